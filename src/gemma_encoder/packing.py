@@ -1,0 +1,118 @@
+"""Padded to packed and back, and how rows are cut into forward passes. Pure functions, no model.
+
+The packed layout lays all real tokens of a batch in one row, text after text, without padding. Its offsets
+(`cu_seqlens`) are what variable-length attention kernels read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .errors import ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class PackedLayout:
+    """Where every token of a padded batch `[B, S]` lies in the packed row of `T` tokens.
+
+    Attributes:
+        cu_seqlens: Offsets of the texts in the packed row, int32 `[B + 1]`, first 0, last `T`.
+        position_ids: Position of every token within its own text, int64 `[T]`.
+        indices: Position of every token in the flattened padded batch, int64 `[T]`.
+        lengths: Real tokens of each text.
+        padded_shape: `(B, S)` of the batch it came from.
+    """
+
+    cu_seqlens: Tensor
+    position_ids: Tensor
+    indices: Tensor
+    lengths: tuple[int, ...]
+    padded_shape: tuple[int, int]
+
+    @property
+    def tokens(self) -> int:
+        """Real tokens in the batch, `T`."""
+        return self.indices.numel()
+
+    @property
+    def max_length(self) -> int:
+        """Length of the longest text."""
+        return max(self.lengths)
+
+
+def pack(attention_mask: Tensor) -> PackedLayout:
+    """Read the layout off an attention mask `[B, S]` (non-zero = real token, padding on either side).
+
+    Raises:
+        DataError: A row has no real token, or padding between real tokens.
+    """
+    mask = attention_mask.bool()
+    batch_size, padded_length = mask.shape
+    indices = mask.flatten().nonzero().flatten()
+    counts = mask.sum(dim=1)
+    lengths = tuple(counts.tolist())
+    if 0 in lengths:
+        raise DataError(
+            "A text has no token", where=f"row {lengths.index(0)} of the batch", fix="give every text a BOS or EOS token"
+        )
+    offsets = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
+    positions = torch.arange(len(indices), device=mask.device) - offsets[:-1].repeat_interleave(
+        counts, output_size=len(indices)
+    )
+    column = indices % padded_length
+    starts = column[offsets[:-1]]
+    gaps = (column[offsets[1:] - 1] - starts + 1) != counts
+    if gaps.any():
+        raise DataError(
+            "The attention mask has padding between real tokens",
+            where=f"row {int(gaps.nonzero()[0])} of the batch",
+            fix="pad on the left or on the right only",
+        )
+    return PackedLayout(offsets.to(torch.int32), positions, indices, lengths, (batch_size, padded_length))
+
+
+def unpad(padded: Tensor, layout: PackedLayout) -> Tensor:
+    """Take the real tokens out of a padded `[B, S, ...]`, as `[T, ...]`."""
+    return padded.flatten(0, 1)[layout.indices]
+
+
+def repad(packed: Tensor, layout: PackedLayout) -> Tensor:
+    """Put packed states `[T, ...]` back to where they stood in `[B, S, ...]`; padding is zero."""
+    batch_size, padded_length = layout.padded_shape
+    padded = packed.new_zeros((batch_size * padded_length, *packed.shape[1:]))
+    padded = padded.index_copy(0, layout.indices, packed)
+    return padded.unflatten(0, (batch_size, padded_length))
+
+
+def plan_batches(lengths: Sequence[int], max_tokens: int, max_rows: int | None = None) -> list[list[int]]:
+    """Cut rows into forward passes of at most `max_tokens` tokens, longest rows first.
+
+    Longest first, a pass that doesn't fit into memory fails at once and not after an hour; and rows of one pass
+    are of similar length, so that the padded layout loses little too.
+
+    Args:
+        lengths: Tokens of each row.
+        max_tokens: Most tokens in one pass. A row that is longer gets a pass of its own.
+        max_rows: Most rows in one pass, unlimited if None.
+
+    Returns:
+        Row indices of each pass. Every row stands in exactly one.
+    """
+    if max_tokens < 1:
+        raise ConfigError(f"max_tokens is {max_tokens}", fix="give a number of tokens of at least 1")
+    if max_rows is not None and max_rows < 1:
+        raise ConfigError(f"max_rows is {max_rows}", fix="give a number of rows of at least 1, or leave it out")
+    batches: list[list[int]] = []
+    tokens = 0
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        full = not batches or tokens + lengths[row] > max_tokens or len(batches[-1]) == max_rows
+        if full:
+            batches.append([])
+            tokens = 0
+        batches[-1].append(row)
+        tokens += lengths[row]
+    return batches

@@ -1,0 +1,176 @@
+"""Texts and pairs of texts to token ids, in the one way that training, scoring and serving share.
+
+A row is written out by the template as one string, with BOS and EOS spelled out, and tokenised without anything
+added. sentence-transformers does the same from the `chat_template.jinja` that `chat_template` writes, so a served
+score is the trained one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+
+from transformers import PreTrainedTokenizerBase
+
+from .errors import ConfigError, DataError
+
+Row = str | tuple[str, str]
+
+TEXT_SLOT, PAIR_SLOT = "{text}", "{text_pair}"
+_FILLERS = ("0", "1 2 3 4")  # the two that sentence-transformers finds a suffix with
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """How a row becomes token ids; saved with the model.
+
+    Attributes:
+        template: Literal text around `{text}`, and for pairs also `{text_pair}`, once each. Other braces are literal.
+        max_length: Most tokens of a row, BOS and EOS included. What is longer loses the end of its last slot.
+        bos: Start with the tokenizer's BOS, if it has one.
+        eos: End with the tokenizer's EOS, if it has one. Never truncated.
+
+    Raises:
+        ConfigError: A value is not allowed.
+    """
+
+    template: str = TEXT_SLOT
+    max_length: int = 512
+    bos: bool = True
+    eos: bool = True
+
+    def __post_init__(self) -> None:
+        if self.template.count(TEXT_SLOT) != 1 or self.template.count(PAIR_SLOT) > 1:
+            raise ConfigError(
+                f"text.template is {self.template!r}",
+                fix=f"write {TEXT_SLOT} once, and for pairs {PAIR_SLOT} once behind it",
+            )
+        if 0 <= self.template.find(PAIR_SLOT) < self.template.find(TEXT_SLOT):
+            raise ConfigError(
+                f"text.template is {self.template!r}", fix=f"put {PAIR_SLOT} behind {TEXT_SLOT}: truncation cuts the end"
+            )
+        if isinstance(self.max_length, bool) or not isinstance(self.max_length, int) or self.max_length < 1:
+            raise ConfigError(f"text.max_length is {self.max_length!r}", fix="use a whole number of at least 1")
+
+    @property
+    def is_pair(self) -> bool:
+        """Whether a row is a pair of texts."""
+        return PAIR_SLOT in self.template
+
+    @property
+    def pieces(self) -> tuple[str, ...]:
+        """The literal text before, between and behind the slots."""
+        head, _, rest = self.template.partition(TEXT_SLOT)
+        return (head, *rest.split(PAIR_SLOT)) if self.is_pair else (head, rest)
+
+
+@dataclass(frozen=True)
+class TokenizedBatch:
+    """Token ids of rows, not padded.
+
+    Attributes:
+        input_ids: Token ids of each row, at least one.
+        truncated: Whether each row was cut to the maximal length.
+    """
+
+    input_ids: list[list[int]]
+    truncated: list[bool]
+
+
+class TextTokenizer:
+    """Turns rows into token ids by a `TextConfig`.
+
+    Args:
+        tokenizer: The decoder's tokenizer.
+        config: Template, maximal length and special tokens.
+
+    Raises:
+        ConfigError: The maximal length leaves no room for a text.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, config: TextConfig) -> None:
+        self.tokenizer, self.config = tokenizer, config
+        self.suffix = self._common_suffix()
+        fixed = len(self._ids([self.render(("", "") if config.is_pair else "")])[0])
+        if config.max_length <= fixed:
+            raise ConfigError(
+                f"text.max_length is {config.max_length}, and the template and special tokens alone take {fixed}",
+                fix="raise text.max_length",
+            )
+
+    def render(self, row: Row) -> str:
+        """The string a row is tokenised from, special tokens spelled out.
+
+        Raises:
+            DataError: A single text where the template wants a pair, or the other way round.
+        """
+        slots = (row,) if isinstance(row, str) else tuple(row)
+        pieces = self.config.pieces
+        if len(slots) != len(pieces) - 1:
+            wanted = "a pair of texts" if self.config.is_pair else "one text"
+            raise DataError(f"A row has {len(slots)} text(s)", fix=f"this model takes {wanted} per row")
+        filled = pieces[0] + "".join(slot + piece for slot, piece in zip(slots, pieces[1:], strict=True))
+        return self._bos + filled + self._eos
+
+    def encode(self, rows: Sequence[Row]) -> TokenizedBatch:
+        """Token ids of rows: texts, or pairs if the template has two slots.
+
+        A literal special token inside a text (`<eos>`) is read as that token, here as in sentence-transformers.
+
+        Args:
+            rows: `N` texts or pairs.
+
+        Raises:
+            DataError: A single text where the template wants a pair, or the other way round.
+        """
+        if not rows:
+            return TokenizedBatch([], [])
+        ids = self._ids([self.render(row) for row in rows])
+        limit = self.config.max_length
+        truncated = [len(tokens) > limit for tokens in ids]
+        kept = limit - len(self.suffix)
+        ids = [tokens[:kept] + self.suffix if cut else tokens for tokens, cut in zip(ids, truncated, strict=True)]
+        return TokenizedBatch([tokens or [self._placeholder] for tokens in ids], truncated)
+
+    def chat_template(self) -> str:
+        """The same template in Jinja, as sentence-transformers renders rows: roles `query` and `document` hold a pair,
+        any other single message a text."""
+        pieces = [*self.config.pieces]
+        pieces[0] = self._bos + pieces[0]
+        pieces[-1] += self._eos
+        slots = ["messages[0]['content']", "messages[1]['content']"][: len(pieces) - 1]
+        # one expression, so that no Jinja option can trim white space; JSON strings are Jinja strings
+        parts = [json.dumps(pieces[0])]
+        for slot, piece in zip(slots, pieces[1:], strict=True):
+            parts += [slot, json.dumps(piece)]
+        return "{{ " + " ~ ".join(parts) + " }}"
+
+    @property
+    def _bos(self) -> str:
+        return (self.tokenizer.bos_token or "") if self.config.bos else ""
+
+    @property
+    def _eos(self) -> str:
+        return (self.tokenizer.eos_token or "") if self.config.eos else ""
+
+    @property
+    def _placeholder(self) -> int:
+        """What an empty text is, where the policy adds no special token."""
+        known = (self.tokenizer.eos_token_id, self.tokenizer.bos_token_id, self.tokenizer.pad_token_id)
+        return next((token for token in known if isinstance(token, int)), 0)
+
+    def _ids(self, texts: list[str]) -> list[list[int]]:
+        return self.tokenizer(texts, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+
+    def _common_suffix(self) -> list[int]:
+        """Tokens that end every row whatever its text: the template's tail and EOS.
+
+        Found as sentence-transformers finds them, by the longest common end of two renderings; so also where the
+        tail's first characters merge with the text into one token.
+        """
+        rows = [(filler, filler) if self.config.is_pair else filler for filler in _FILLERS]
+        first, second = self._ids([self.render(row) for row in rows])
+        same = takewhile(lambda pair: pair[0] == pair[1], zip(reversed(first), reversed(second), strict=False))
+        return [token for token, _ in same][::-1]

@@ -1,0 +1,173 @@
+"""Packed attention against stock padded eager attention and against masks written out by hand."""
+
+import pytest
+import torch
+
+from gemma_encoder.attention import (
+    PACKED_ATTENTION,
+    AttentionNeeds,
+    PackedContext,
+    apply_policy,
+    packed_attention,
+    resolve_backend,
+)
+from gemma_encoder.errors import AttentionError, ConfigError
+from gemma_encoder.packing import pack, repad, unpad
+from gemma_encoder.testing import FAMILIES, tiny_decoder
+
+LENGTHS = [11, 3, 1, 7]  # longer and shorter than the tiny window of 4
+
+
+def padded_batch(side: str) -> tuple[torch.Tensor, torch.Tensor]:
+    width = max(LENGTHS) + 2
+    mask = torch.zeros(len(LENGTHS), width, dtype=torch.long)
+    for row, length in enumerate(LENGTHS):
+        mask[row, -length:] = 1
+    if side == "right":
+        mask = mask.flip(1)
+    ids = torch.randint(4, 20, mask.shape, generator=torch.Generator().manual_seed(0))
+    return ids * mask, mask
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("window", ["radius", "width", "full"])
+@pytest.mark.parametrize("attention", ["bidirectional", "causal"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_backend_equals_stock_padded_eager_attention(family, attention, window, side):
+    backbone = tiny_decoder(family).backbone.eval()
+    apply_policy(backbone, attention, window)
+    ids, mask = padded_batch(side)
+    backbone.set_attn_implementation("eager")
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    reference = backbone(input_ids=ids, attention_mask=mask, position_ids=positions).last_hidden_state
+    reference = reference * mask.unsqueeze(-1)
+    backbone.set_attn_implementation(PACKED_ATTENTION)
+    layout = pack(mask)
+    for backend in ("auto", "eager", "flex"):
+        context = PackedContext(layout, attention == "causal", backend)
+        states = backbone(
+            input_ids=unpad(ids, layout)[None], position_ids=layout.position_ids[None], use_cache=False, packed=context
+        ).last_hidden_state[0]
+        torch.testing.assert_close(repad(states, layout), reference, rtol=1e-4, atol=1e-4)
+
+
+WINDOW_2 = {
+    # rows: queries, columns: keys, of a text of five tokens in a layer of window 2
+    "bidirectional": ["11100", "11110", "11111", "01111", "00111"],
+    "causal": ["10000", "11000", "01100", "00110", "00011"],
+}
+
+
+@pytest.mark.parametrize("backend", ["sdpa", "eager", "flex"])
+@pytest.mark.parametrize("policy", WINDOW_2)
+def test_visible_keys_are_those_written_out_by_hand(policy, backend):
+    length, heads = 5, 2
+    layout = pack(torch.ones(2, length))  # two texts: neither may see the other
+    value = torch.eye(2 * length)[None, None].expand(1, heads, -1, -1).contiguous()
+    context = PackedContext(layout, policy == "causal", backend)
+    states = torch.zeros(1, heads, 2 * length, 2 * length)
+    output, _ = packed_attention(torch.nn.Identity(), states, states, value, None, packed=context, sliding_window=2)
+    visible = (output[0, :, 0] > 0).int()
+    expected = torch.tensor([[int(cell) for cell in row] for row in WINDOW_2[policy]], dtype=torch.int32)
+    assert torch.equal(visible, torch.block_diag(expected, expected).int())
+
+
+@pytest.mark.parametrize("backend", ["sdpa", "eager"])
+def test_dropout_hits_probabilities_at_the_asked_rate(backend):
+    torch.manual_seed(0)
+    layout = pack(torch.ones(1, 64))
+    value = torch.eye(64)[None, None]
+    zeros = torch.zeros(1, 1, 64, 64)
+    output, _ = packed_attention(
+        torch.nn.Identity(), zeros, zeros, value, None, packed=PackedContext(layout, False, backend), dropout=0.25
+    )
+    dropped = (output == 0).float().mean().item()
+    assert abs(dropped - 0.25) < 0.03  # 4096 draws: 4.4 standard errors
+    assert output.max().item() == pytest.approx(1 / 64 / 0.75)
+
+
+def test_autocast_computes_in_its_own_type():
+    layout = pack(torch.ones(1, 4))
+    states = torch.randn(1, 2, 4, 8)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed, _ = packed_attention(
+            torch.nn.Identity(), states, states, states.bfloat16(), None, packed=PackedContext(layout, False)
+        )
+    assert mixed.dtype == torch.bfloat16
+
+
+def test_width_halves_the_window_everywhere_it_is_kept():
+    backbone = tiny_decoder("gemma3").backbone
+    before = backbone.config.sliding_window
+    apply_policy(backbone, "bidirectional", "width")
+    widths = {layer.self_attn.sliding_window for layer in backbone.layers if layer.self_attn.is_sliding}
+    assert backbone.config.sliding_window == before // 2 and widths == {before // 2}
+
+
+def test_unknown_policies_are_refused():
+    backbone = tiny_decoder("llama").backbone
+    with pytest.raises(ConfigError, match="attention is 'both'"):
+        apply_policy(backbone, "both", "radius")
+    with pytest.raises(ConfigError, match="window is 'half'"):
+        apply_policy(backbone, "causal", "half")
+
+
+def needs(**changes) -> AttentionNeeds:
+    defaults = dict(device="cpu", dtype=torch.float32, head_dim=256, softcap=False, dropout=False, gradients=False)
+    return AttentionNeeds(**(defaults | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "reason"),
+    [
+        ({}, "sdpa", "fastest on cpu"),
+        ({"dropout": True}, "sdpa", "fastest on cpu"),
+        ({"softcap": True}, "eager", "SDPA has no soft-cap"),
+    ],
+)
+def test_resolver_on_cpu(changes, name, reason):
+    backend = resolve_backend(needs(**changes))
+    assert backend.name == name and reason in backend.reason
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"dtype": torch.bfloat16}, "varlen"),
+        ({"dtype": torch.bfloat16, "softcap": True}, "flex"),
+        ({"dtype": torch.float32}, "flex"),
+        ({"dtype": torch.bfloat16, "dropout": True}, "sdpa"),
+        ({"dtype": torch.bfloat16, "dropout": True, "softcap": True}, "eager"),
+        ({"dtype": torch.bfloat16, "head_dim": 512}, "flex"),
+    ],
+)
+def test_resolver_on_a_modern_gpu_without_the_flash_attn_package(monkeypatch, changes, name):
+    monkeypatch.setattr("gemma_encoder.attention._flash_capable", lambda: True)
+    monkeypatch.setattr("importlib.util.find_spec", lambda package: None)
+    assert resolve_backend(needs(device="cuda", **changes)).name == name
+
+
+@pytest.mark.parametrize(
+    ("backend", "changes", "objection"),
+    [
+        ("sdpa", {"softcap": True}, "no soft-cap"),
+        ("flex", {"dropout": True}, "no dropout"),
+        ("flex", {"gradients": True}, "no backward on CPU"),
+        ("varlen", {}, "needs a CUDA device"),
+    ],
+)
+def test_a_requested_backend_refuses_what_it_can_not_do(backend, changes, objection):
+    with pytest.raises(AttentionError, match=objection):
+        resolve_backend(needs(**changes), backend)
+
+
+def test_an_unknown_backend_is_refused():
+    with pytest.raises(ConfigError, match="back end is 'fast'"):
+        resolve_backend(needs(), "fast")
+
+
+def test_packed_attention_without_a_layout_says_what_to_call():
+    states = torch.zeros(1, 1, 2, 4)
+    with pytest.raises(AttentionError, match="call the Encoder"):
+        packed_attention(torch.nn.Identity(), states, states, states, None)

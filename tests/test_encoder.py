@@ -1,0 +1,162 @@
+"""The encoder as a whole: shapes, layouts, options, loss."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from gemma_encoder.dropout import DropoutConfig
+from gemma_encoder.encoder import Encoder, EncoderConfig
+from gemma_encoder.errors import AttentionError, ConfigError
+from gemma_encoder.heads import HeadConfig
+from gemma_encoder.pooling import attention, first_k, last_k, mean
+from gemma_encoder.testing import FAMILIES, tiny_decoder
+from gemma_encoder.text import TextConfig
+
+TEXTS = ["a", "a longer text than the others, so that something is padded", "two words", ""]
+
+
+def encoder_of(family: str = "gemma3", **options) -> Encoder:
+    return Encoder.from_decoder(tiny_decoder(family), seed=0, **options)
+
+
+def score(encoder: Encoder, texts: list[str]) -> torch.Tensor:
+    batch = encoder.collate(encoder.tokenize(texts).input_ids)
+    with torch.no_grad():
+        return encoder(**batch).logits
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_packed_equals_padded(family):
+    encoder = encoder_of(family, labels=("a", "b", "c"))
+    packed = score(encoder, TEXTS)
+    encoder.layout = "padded"
+    assert packed.shape == (len(TEXTS), 3) and packed.dtype == torch.float32
+    torch.testing.assert_close(packed, score(encoder, TEXTS), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("pooling", [mean(), first_k(2), last_k(3), attention("query", 2), attention("kv", 3)])
+def test_a_text_scores_the_same_alone_and_in_a_batch(pooling):
+    encoder = encoder_of(pooling=pooling)
+    together = score(encoder, TEXTS)
+    alone = torch.cat([score(encoder, [text]) for text in TEXTS])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_seed_decides_the_head_and_leaves_the_generator_alone():
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    first, second = encoder_of(), encoder_of()
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert torch.equal(first.head.output.weight, second.head.output.weight)
+
+
+def test_bfloat16_backbone_keeps_pooler_and_head_in_float32():
+    encoder = Encoder.from_decoder(tiny_decoder("gemma3"), seed=0, pooling=attention()).to(torch.bfloat16)
+    assert encoder.dtype == torch.bfloat16
+    types = {parameter.dtype for module in (encoder.pooler, encoder.head) for parameter in module.parameters()}
+    assert types == {torch.float32}
+    assert score(encoder, TEXTS).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("problem_type", "labels", "expected"),
+    [
+        # worked out with numpy from the logits below
+        ("single_label_classification", [1, 0], lambda z: np.mean(np.log(np.exp(z).sum(1)) - z[[0, 1], [1, 0]])),
+        (
+            "multi_label_classification",
+            [[1.0, 0.0], [0.0, 0.0]],
+            lambda z: np.mean(np.log1p(np.exp(z)) - z * [[1.0, 0.0], [0.0, 0.0]]),
+        ),
+        ("regression", [3.0, 7.0], lambda z: np.mean(((z[:, 0] - [3.0, 7.0]) / 2.0) ** 2)),
+    ],
+)
+def test_loss(problem_type, labels, expected):
+    names = ("score",) if problem_type == "regression" else ("x", "y")
+    encoder = encoder_of(problem_type=problem_type, labels=names)
+    encoder.head.output_scale = 2.0  # only regression looks at it
+    logits = torch.tensor([[0.5, -1.0], [2.0, 0.25]])[:, : len(names)]
+    assert encoder.loss(logits, torch.tensor(labels)).item() == pytest.approx(expected(logits.numpy().astype(float)))
+
+
+def test_forward_gives_the_loss_of_its_own_logits():
+    encoder = encoder_of()
+    batch = encoder.collate(encoder.tokenize(TEXTS).input_ids)
+    labels = torch.tensor([0, 1, 1, 0])
+    output = encoder(**batch, labels=labels)
+    torch.testing.assert_close(output.loss, torch.nn.functional.cross_entropy(output.logits, labels))
+    assert encoder(**batch).loss is None
+
+
+def test_gradients_reach_backbone_pooler_and_head():
+    encoder = encoder_of(pooling=attention()).train()
+    batch = encoder.collate(encoder.tokenize(TEXTS).input_ids)
+    encoder(**batch, labels=torch.tensor([0, 1, 1, 0])).loss.backward()
+    missing = [name for name, parameter in encoder.named_parameters() if parameter.grad is None]
+    assert not missing
+
+
+def test_gradient_checkpointing_changes_nothing_but_memory():
+    gradients = []
+    for checkpointing in (False, True):
+        encoder = encoder_of().train()
+        if checkpointing:
+            encoder.gradient_checkpointing_enable()
+        batch = encoder.collate(encoder.tokenize(TEXTS).input_ids)
+        encoder(**batch, labels=torch.tensor([0, 1, 1, 0])).loss.backward()
+        gradients.append(encoder.backbone.get_input_embeddings().weight.grad)
+    torch.testing.assert_close(*gradients)
+
+
+def test_config_survives_json():
+    config = EncoderConfig(
+        attention="causal",
+        window="full",
+        pooling=last_k(3),
+        head=HeadConfig(depth=2, width=7),
+        dropout=DropoutConfig.uniform(0.1),
+        text=TextConfig(template="{text} | {text_pair}", max_length=77),
+        problem_type="regression",
+        labels=("relevance",),
+    )
+    assert EncoderConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"attention": "both"}, "attention is 'both'.*bidirectional, causal"),
+        ({"labels": ("a", "a")}, "different name"),
+        ({"labels": ("a",)}, "at least two classes"),
+        ({"colour": "red"}, "colour"),
+        ({"layout": "ragged"}, "layout is 'ragged'"),
+    ],
+)
+def test_wrong_options_are_named(options, message):
+    with pytest.raises(ConfigError, match=message):
+        encoder_of(**options)
+
+
+def test_unknown_saved_field_is_named():
+    with pytest.raises(ConfigError, match="speed"):
+        EncoderConfig.from_dict({"speed": 9})
+
+
+def test_config_is_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        EncoderConfig().window = "full"
+
+
+def test_backend_says_why():
+    assert encoder_of("gemma2").backend.reason == "SDPA has no soft-cap"
+    assert encoder_of("llama").backend.name == "sdpa"
+    padded = encoder_of("gemma2", layout="padded")
+    assert padded.backend.name == "eager"
+
+
+def test_an_impossible_backend_is_refused_on_adaptation():
+    with pytest.raises(AttentionError, match="no soft-cap"):
+        encoder_of("gemma2", backend="sdpa")
