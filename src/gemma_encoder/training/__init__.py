@@ -1,0 +1,8 @@
+"""Fine-tuning: rows in, a trained folder out."""
+
+from .arguments import EncoderTrainingArguments
+from .recipes import recipe_for
+from .trainer import EncoderTrainer
+from .training import TrainResult, train
+
+__all__ = ["EncoderTrainer", "EncoderTrainingArguments", "TrainResult", "recipe_for", "train"]

@@ -1,0 +1,88 @@
+"""What can be set about training: transformers' `TrainingArguments` and what packed encoders add."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import torch
+from transformers import TrainingArguments
+from transformers.trainer_utils import SaveStrategy, SchedulerType
+
+from ..errors import ConfigError
+
+Tune = Literal["full", "lora", "head"]
+
+
+def bf16_is_native() -> bool:
+    """Whether this machine multiplies bfloat16 in hardware, so that autocast to it is faster than float32."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, check, lambda: False)() for check in checks)
+
+
+@dataclass
+class EncoderTrainingArguments(TrainingArguments):
+    """Training options. Names and meaning are those of `TrainingArguments`; these are added or have other defaults.
+
+    `per_device_train_batch_size` (rows per optimiser step, times `gradient_accumulation_steps`) decides what is
+    learnt. `max_tokens` only decides how a batch is cut into forward passes: the gradient is that of the whole batch
+    whatever it is, to float tolerance, except that dropout draws other masks.
+
+    Attributes:
+        bf16: Autocast to bfloat16 over float32 weights; on where the machine has it in hardware.
+        max_tokens: Most tokens in one forward pass while training.
+        eval_max_tokens: Most tokens in one forward pass while evaluating.
+        tune: What is trained besides pooler and head: `full` = the backbone, `lora` = adapters on it, `head` = nothing.
+        train_embeddings: Whether `full` also trains the token embeddings (most of a small Gemma's parameters).
+        head_learning_rate: Of pooler and head, that of the backbone if None.
+        lora_r: Rank of LoRA updates.
+        lora_alpha: Their scale is `lora_alpha / lora_r`.
+        lora_dropout: Dropout in front of them.
+        lora_target_modules: Which linear layers get one: `all-linear`, or names separated by commas.
+        early_stopping_patience: Stop after this many evaluations without a better main metric; never if None.
+        keep_checkpoints: Keep the checkpoints of a finished run.
+    """
+
+    learning_rate: float = 2e-5
+    num_train_epochs: float = 3.0
+    per_device_train_batch_size: int = 16
+    warmup_steps: float = 0.1
+    weight_decay: float = 0.01
+    lr_scheduler_type: SchedulerType | str = "linear"
+    logging_steps: float = 25
+    eval_strategy: str = "epoch"
+    save_strategy: SaveStrategy | str = "epoch"
+    save_total_limit: int | None = 2
+    load_best_model_at_end: bool = True
+    report_to: None | str | list[str] = "none"
+    restore_callback_states_from_checkpoint: bool = True
+    seed: int = 0
+    remove_unused_columns: bool | None = False
+    bf16: bool = field(default_factory=bf16_is_native)
+
+    max_tokens: int = 2048
+    eval_max_tokens: int = 4096
+    tune: Tune = "full"
+    train_embeddings: bool = False
+    head_learning_rate: float | None = None
+    lora_r: int = 16
+    lora_alpha: int = 32
+    lora_dropout: float = 0.0
+    lora_target_modules: str = "all-linear"
+    early_stopping_patience: int | None = None
+    keep_checkpoints: bool = False
+
+    def __post_init__(self) -> None:
+        if self.tune not in get_args(Tune):
+            raise ConfigError(f"tune is {self.tune!r}", fix=f"use one of {', '.join(get_args(Tune))}")
+        for name in ("max_tokens", "eval_max_tokens", "lora_r", "lora_alpha", "per_device_train_batch_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}", fix="use a whole number of at least 1")
+        if self.learning_rate <= 0 or (self.head_learning_rate is not None and self.head_learning_rate <= 0):
+            raise ConfigError("A learning rate is not above 0", fix="set learning_rate and head_learning_rate above 0")
+        try:
+            super().__post_init__()
+        except ValueError as error:
+            raise ConfigError(str(error).splitlines()[0], fix="see transformers.TrainingArguments") from error

@@ -1,0 +1,97 @@
+"""What a person sees while training: a bar on a terminal, plain lines in a log."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from tqdm import tqdm
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+
+@dataclass
+class Throughput:
+    """Work done so far.
+
+    Attributes:
+        tokens: Real tokens trained on.
+        slots: Tokens the same batches would have had, padded to their longest row.
+        seconds: Time in forward and backward passes.
+    """
+
+    tokens: int = 0
+    slots: int = 0
+    seconds: float = 0.0
+
+    def add(self, tokens: int, slots: int, seconds: float) -> None:
+        """Count one batch."""
+        self.tokens += int(tokens)
+        self.slots += int(slots)
+        self.seconds += seconds
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens per second of forward and backward."""
+        return self.tokens / self.seconds if self.seconds else 0.0
+
+    @property
+    def padding_avoided(self) -> float:
+        """Fraction of the padded batches' tokens that are padding and were not computed."""
+        return 1 - self.tokens / self.slots if self.slots else 0.0
+
+
+class ProgressLines(TrainerCallback):
+    """Tokens/s, padding avoided, loss and time left: a bar on a terminal, a line per logging step elsewhere."""
+
+    def __init__(self, throughput: Throughput) -> None:
+        self.throughput = throughput
+        self.bar: tqdm | None = None  # type: ignore[type-arg]
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Start the bar; it is silent where standard error is no terminal."""
+        if state.is_world_process_zero:
+            self.bar = tqdm(
+                total=state.max_steps, initial=state.global_step, unit="step", disable=not sys.stderr.isatty(), leave=False
+            )
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Move the bar."""
+        if self.bar is not None:
+            self.bar.update(state.global_step - self.bar.n)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Say how it goes."""
+        if self.bar is None or not logs:
+            return
+        speed = f"{self.throughput.tokens_per_second:.0f} tokens/s, {self.throughput.padding_avoided:.0%} padding avoided"
+        scores = {name.removeprefix("eval_"): value for name, value in logs.items() if name.startswith("eval_")}
+        if scores:
+            shown = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
+            self._say(f"step {state.global_step}/{state.max_steps}, epoch {state.epoch or 0:.2f}: {shown}")
+        elif "loss" in logs:
+            self.bar.set_postfix_str(f"loss {logs['loss']:.3f}, {speed}")
+            if self.bar.disable:
+                self._say(f"step {state.global_step}/{state.max_steps}: loss {logs['loss']:.3f}, {speed}")
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """End the bar."""
+        if self.bar is not None:
+            self.bar.close()
+
+    def _say(self, line: str) -> None:
+        tqdm.write(line, file=sys.stderr)
+        sys.stderr.flush()

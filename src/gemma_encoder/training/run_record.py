@@ -1,0 +1,77 @@
+"""`run.json`: what a run was, on what machine, and what came out. Tables and reports are made from these alone."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import resource
+import sys
+import tempfile
+from dataclasses import fields
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+
+from .arguments import EncoderTrainingArguments
+
+RUN_FILE = "run.json"
+_PACKAGES = ("gemma-encoder", "torch", "transformers", "peft", "accelerate", "datasets", "numpy")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide results."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def hardware() -> dict[str, Any]:
+    """Processor, threads and GPU."""
+    cpu = platform.processor() or platform.machine()
+    if sys.platform == "linux":
+        names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+        cpu = names[0].partition(":")[2].strip() if names else cpu
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {"cpu": cpu, "cores": os.cpu_count(), "threads": torch.get_num_threads(), "gpu": gpu}
+
+
+def peak_memory() -> dict[str, int]:
+    """Largest memory of this process so far, and of the GPU, in bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = {"host_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    if torch.cuda.is_available():
+        peak["gpu_bytes"] = torch.cuda.max_memory_allocated()
+    return peak
+
+
+def resolved_arguments(args: EncoderTrainingArguments) -> dict[str, Any]:
+    """Our own options and all others that are not transformers' defaults."""
+    defaults = TrainingArguments(output_dir=args.output_dir).to_dict()
+    ours = {field.name for field in fields(EncoderTrainingArguments)} - {field.name for field in fields(TrainingArguments)}
+    plain = args.to_dict()
+    return {name: value for name, value in plain.items() if name in ours or value != defaults.get(name)}
+
+
+def now() -> str:
+    """The time, as ISO 8601 in UTC."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def write_run(folder: str | Path, run: dict[str, Any]) -> Path:
+    """Write `run.json` into a folder, whole or not at all."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=folder, prefix=".run-", delete=False, encoding="utf-8") as file:
+        json.dump(run, file, indent=2, ensure_ascii=False, default=str)
+        file.write("\n")
+    os.chmod(file.name, 0o644)
+    return Path(file.name).replace(folder / RUN_FILE)

@@ -1,0 +1,220 @@
+"""transformers' Trainer, with batches cut into packed passes by token budget."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import Trainer
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+from ..encoder import Encoder
+from ..errors import CheckpointError, TrainingError
+from ..evaluation.metrics import compute_metrics
+from ..packing import plan_batches
+from ..scoring import is_out_of_memory, out_of_memory, score_token_ids
+from ..tasks import Task
+from .arguments import EncoderTrainingArguments
+from .callbacks import ProgressLines, Throughput
+from .collation import Collator, TokenizedRows
+from .parameters import parameter_groups
+
+WEIGHTS_FILE = "model.safetensors"
+
+
+class _Trainable(nn.Module):
+    """An encoder as the Trainer sees it: without our frozen `config`, which the Trainer would write to."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self._no_split_modules = encoder.stock_backbone._no_split_modules  # what FSDP shards by
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        logits: Tensor = self.encoder(input_ids, attention_mask).logits
+        return logits
+
+    def activation_checkpointing_enable(self, **options: Any) -> None:
+        self.encoder.activation_checkpointing_enable(**options)
+
+
+class EncoderTrainer(Trainer):
+    """Trains an encoder on tokenised rows.
+
+    Args:
+        encoder: What to train; which parameters train is set beforehand (`parameters.set_trainable`).
+        args: Options. `output_dir` holds the checkpoints.
+        task: Says which metrics judge, and the main one.
+        train_rows: Rows to learn from.
+        validation_rows: Rows to judge by.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        args: EncoderTrainingArguments,
+        task: Task,
+        train_rows: TokenizedRows,
+        validation_rows: TokenizedRows,
+    ) -> None:
+        self.encoder, self.task, self.throughput = encoder, task, Throughput()
+        super().__init__(
+            model=_Trainable(encoder),
+            args=args,
+            data_collator=Collator(int(encoder.tokenizer.pad_token_id or 0)),
+            train_dataset=train_rows,
+            eval_dataset=validation_rows,  # type: ignore[arg-type]
+        )
+        self.options = args
+        self.remove_callback(ProgressCallback)
+        self.remove_callback(PrinterCallback)
+        self.add_callback(ProgressLines(self.throughput))
+
+    # ------------------------------------------------------------------------------------------- one step
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """Forward and backward over one batch, in as many passes as the token budget asks for.
+
+        Each pass adds `sum of its rows' losses / rows of the whole batch` (all accumulated batches counted), so the
+        gradient is that of the whole batch however it is cut.
+
+        Raises:
+            TrainingError: The loss is not finite; names the rows.
+            ConfigError: A pass doesn't fit into memory; names the budget.
+        """
+        started = time.perf_counter()
+        self._set_train_mode(model)
+        inputs = self._prepare_inputs(inputs)
+        mask, rows = inputs["attention_mask"], inputs["rows"]
+        lengths = mask.sum(dim=1).tolist()
+        total = num_items_in_batch or len(lengths)
+        plan = plan_batches(lengths, self.options.max_tokens)
+        loss_of_batch = torch.zeros((), device=mask.device)
+        for number, batch in enumerate(plan, start=1):
+            longest = max(lengths[row] for row in batch)  # padding is on the right
+            synchronise = contextlib.nullcontext() if number == len(plan) else self.accelerator.no_sync(model)
+            try:
+                with synchronise:
+                    with self.compute_loss_context_manager():
+                        logits = model(inputs["input_ids"][batch, :longest], mask[batch, :longest])
+                        loss = self.encoder.loss(logits, inputs["labels"][batch], "sum") / total
+                    if not math.isfinite(loss.item()):
+                        raise self._not_finite(rows[batch].tolist(), loss.item())
+                    self.accelerator.backward(loss)
+            except (RuntimeError, MemoryError) as error:
+                if is_out_of_memory(error):
+                    raise out_of_memory([[0] * lengths[row] for row in batch], self.options.max_tokens) from error
+                raise
+            loss_of_batch += loss.detach()
+        self.throughput.add(sum(lengths), mask.numel(), time.perf_counter() - started)
+        return loss_of_batch
+
+    def _set_train_mode(self, model: nn.Module) -> None:
+        model.train()
+        if self.options.tune == "head":
+            self.encoder.backbone.eval()  # nothing in it learns: no dropout, no graph
+
+    def _not_finite(self, rows: list[int], loss: float) -> TrainingError:
+        shown = ", ".join(map(str, rows[:20])) + (", ..." if len(rows) > 20 else "")
+        return TrainingError(
+            f"The loss became {loss} at step {self.state.global_step + 1}",
+            where=f"rows {shown} of the training data",
+            fix="lower learning_rate, or look at those rows; the last checkpoint is intact (--resume)",
+        )
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> int:
+        """Rows in one optimiser step on this device; the loss is their mean."""
+        return sum(len(batch["rows"]) for batch in batch_samples)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """The optimiser of `args.optim` over `parameter_groups`."""
+        if self.optimizer is None:
+            groups = parameter_groups(self.encoder, self.options)
+            kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.encoder)  # type: ignore[arg-type]
+            self.optimizer = kind(groups, **options)
+        return self.optimizer
+
+    # ----------------------------------------------------------------------------------------- evaluation
+
+    def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict[str, float]:
+        """Metrics of the task on the validation rows, in the precision of training."""
+        rows: TokenizedRows = self.eval_dataset  # type: ignore[assignment]
+        with self.compute_loss_context_manager():
+            logits = score_token_ids(self.encoder, rows.input_ids, self.options.eval_max_tokens)
+        metrics = compute_metrics(self.task.metrics, logits, rows.labels.numpy())
+        named = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
+        self.log(dict(named))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, named)
+        return named
+
+    # ---------------------------------------------------------------------------------------- checkpoints
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Write what training changed. Frozen tensors are those of the decoder and stay out of checkpoints."""
+        folder = Path(output_dir or self.options.output_dir or ".")
+        folder.mkdir(parents=True, exist_ok=True)
+        state = {name: parameter.detach().contiguous() for name, parameter in self._trained().items()}
+        save_file(state, folder / WEIGHTS_FILE)
+
+    def _trained(self) -> dict[str, nn.Parameter]:
+        return {name: parameter for name, parameter in self.encoder.named_parameters() if parameter.requires_grad}
+
+    def _load_trained(self, folder: str | Path) -> None:
+        path = Path(folder) / WEIGHTS_FILE
+        try:
+            state = load_file(path, device=str(self.encoder.device))
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(
+                f"The checkpoint can't be read: {error}", where=str(path), fix="delete this checkpoint and resume again"
+            ) from error
+        if state.keys() != self._trained().keys():
+            raise CheckpointError(
+                "The checkpoint was written with other options (what is tuned, pooler or head)",
+                where=str(path),
+                fix="resume with the options of that run, or train into a new folder",
+            )
+        self.encoder.load_state_dict(state, strict=False)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        self._load_trained(resume_from_checkpoint)
+
+    def _load_best_model(self) -> None:
+        self._load_trained(str(self.state.best_model_checkpoint))
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Write a checkpoint; when that fails its remains are deleted and earlier ones stay."""
+        folder = Path(str(self.options.output_dir)) / f"checkpoint-{self.state.global_step}"
+        try:
+            super()._save_checkpoint(model, trial)
+        except (OSError, SafetensorError, RuntimeError) as error:  # torch.save raises RuntimeError on a full disk
+            shutil.rmtree(folder, ignore_errors=True)
+            raise TrainingError(
+                f"The checkpoint can't be written: {getattr(error, 'strerror', None) or str(error).splitlines()[0]}",
+                where=str(folder),
+                fix="free disk space or permit writing, then go on with --resume; earlier checkpoints are intact",
+            ) from error
+
+
+def last_checkpoint(folder: str | Path) -> str | None:
+    """The newest whole checkpoint in a folder. One that a kill cut short has no trainer state, which is written last."""
+    whole = []
+    for path in Path(folder).glob("checkpoint-*"):
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            step = json.loads((path / TRAINER_STATE_NAME).read_text(encoding="utf-8"))["global_step"]
+            whole.append((step, os.fspath(path)))
+    return max(whole)[1] if whole else None
+
+

@@ -1,0 +1,212 @@
+"""One training run, from rows to a saved folder with `run.json`."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import EarlyStoppingCallback, set_seed
+
+from ..checkpoint import CONFIG_FILE
+from ..encoder import Encoder
+from ..errors import ConfigError, TrainingError
+from ..evaluation.metrics import check_metrics, higher_is_better, majority_baseline
+from ..tasks import TaskData
+from .arguments import EncoderTrainingArguments
+from .collation import TokenizedRows
+from .parameters import add_lora, set_trainable
+from .run_record import hardware, now, peak_memory, resolved_arguments, versions, write_run
+from .trainer import EncoderTrainer, last_checkpoint
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training run gave.
+
+    Attributes:
+        metrics: The task's metrics on the validation rows, of the saved weights.
+        baseline: The same metrics for always answering with the commonest label (or the mean).
+        output_dir: The saved folder.
+        run: The content of `run.json`.
+    """
+
+    metrics: dict[str, float]
+    baseline: dict[str, float]
+    output_dir: Path
+    run: dict[str, Any]
+
+
+def train(
+    encoder: Encoder, data: TaskData, args: EncoderTrainingArguments, *, resume: bool = False
+) -> TrainResult:
+    """Fine-tune an encoder and save it with `run.json` in `args.output_dir`.
+
+    Checkpoints lie beside it in `<output_dir>.checkpoints` until the run has finished.
+
+    Args:
+        encoder: Changed in place; ends with the best weights by the task's main metric, in eval mode.
+        data: Rows to learn from and to judge by.
+        args: Options.
+        resume: Go on from the last whole checkpoint; the result is that of an uninterrupted run.
+
+    Raises:
+        ConfigError: The encoder does not fit the task, or an option can't be used.
+        TrainingError: The loss is not finite, a checkpoint can't be written, or there is nothing to resume.
+        CheckpointError: The result can't be saved.
+    """
+    task = data.task
+    if not args.output_dir:
+        raise ConfigError("output_dir is not set", fix="name the folder to write")
+    output_dir = Path(args.output_dir)
+    _check(encoder, data, args, output_dir)
+    checkpoints = output_dir.with_name(output_dir.name + ".checkpoints")
+    found = last_checkpoint(checkpoints)
+    if resume and found is None:
+        raise TrainingError("There is no checkpoint to resume", where=str(checkpoints), fix="train without resume")
+    if not resume and checkpoints.exists():
+        shutil.rmtree(checkpoints)
+
+    started, begun = time.perf_counter(), now()
+    set_seed(args.seed)
+    if args.tune == "lora":
+        add_lora(encoder, args)
+    set_trainable(encoder, args.tune, train_embeddings=args.train_embeddings)
+    train_rows, validation_rows = TokenizedRows(encoder, data.train), TokenizedRows(encoder, data.validation)
+    if encoder.config.problem_type == "regression":
+        _standardise(encoder, train_rows.labels)
+    run: dict[str, Any] = {
+        "status": "running",
+        "started": begun,
+        "task": {"name": task.name, "metrics": list(task.metrics), "main_metric": task.main_metric},
+        "encoder": encoder.config.to_dict(),
+        "training": resolved_arguments(args),
+        "seed": args.seed,
+        "data": {
+            "train_rows": len(train_rows),
+            "validation_rows": len(validation_rows),
+            "train_source": data.train_source,
+            "validation_source": data.validation_source,
+            "train_note": data.train_note,
+            "validation_note": data.validation_note,
+            "skipped": data.skipped,
+            "empty_texts": data.empty_texts,
+            "truncated": train_rows.truncated + validation_rows.truncated,
+        },
+        "parameters": _count(encoder),
+        "versions": versions(),
+        "hardware": hardware(),
+    }
+    baseline = majority_baseline(validation_rows.labels.numpy(), task.metrics, task.problem_type)
+    trainer = EncoderTrainer(encoder, _trainer_args(args, task.main_metric, checkpoints), task, train_rows, validation_rows)
+    if args.early_stopping_patience is not None:
+        trainer.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
+    try:
+        with _no_cudnn_attention():
+            trainer.train(resume_from_checkpoint=found if resume else None)
+            scores = _scores_of_best(trainer) or trainer.evaluate()
+        encoder.eval()
+        metrics = {name: scores[f"eval_{name}"] for name in task.metrics}
+        encoder.save_pretrained(output_dir)
+        run["status"] = "finished"
+    except BaseException as error:
+        run["status"] = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        run["error"] = str(error) or type(error).__name__
+        _record(run, trainer, started)
+        write_run(checkpoints, run)
+        raise
+    run |= {
+        "metrics": metrics,
+        "baseline": baseline,
+        "best_step": trainer.state.best_global_step,
+        "history": [entry for entry in trainer.state.log_history if "eval_" + task.main_metric in entry or "loss" in entry],
+    }
+    _record(run, trainer, started)
+    write_run(output_dir, run)
+    if not args.keep_checkpoints:
+        shutil.rmtree(checkpoints, ignore_errors=True)
+    return TrainResult(metrics, baseline, output_dir, run)
+
+
+def _check(encoder: Encoder, data: TaskData, args: EncoderTrainingArguments, output_dir: Path) -> None:
+    """Find what would fail after hours, before the first step."""
+    task, config = data.task, encoder.config
+    if (config.problem_type, config.labels) != (task.problem_type, task.labels):
+        raise ConfigError(
+            f"The encoder answers {config.problem_type} {list(config.labels)}, the task asks for "
+            f"{task.problem_type} {list(task.labels)}",
+            fix="adapt the decoder for this task, or train from the decoder",
+        )
+    check_metrics(task.metrics, task.problem_type, len(task.labels))
+    if not len(data.train) or not len(data.validation):
+        raise ConfigError("The training or the validation data has no row", fix="give both at least one row")
+    if args.fp16 and encoder.stock_backbone.config.model_type.startswith("gemma"):
+        raise ConfigError(
+            "fp16 can't train Gemma: its activations overflow float16", fix="use bf16, or float32 where bf16 is slow"
+        )
+    if output_dir.is_dir() and any(output_dir.iterdir()) and not (output_dir / CONFIG_FILE).is_file():
+        raise ConfigError("The output folder holds other files", where=str(output_dir), fix="give a new or empty folder")
+
+
+def _trainer_args(args: EncoderTrainingArguments, main_metric: str, checkpoints: Path) -> EncoderTrainingArguments:
+    return replace(
+        args,
+        output_dir=str(checkpoints),
+        metric_for_best_model=f"eval_{main_metric}",
+        greater_is_better=higher_is_better(main_metric),
+    )
+
+
+def _standardise(encoder: Encoder, targets: torch.Tensor) -> None:
+    """Let a regression head learn targets of mean 0 and deviation 1 and answer in their own units."""
+    deviation = targets.double().std(correction=0).item()
+    encoder.head.output_shift = targets.double().mean().item()
+    encoder.head.output_scale = deviation if deviation > 0 else 1.0
+
+
+def _scores_of_best(trainer: EncoderTrainer) -> dict[str, float] | None:
+    """The scores of the weights that were loaded at the end, if they were evaluated before."""
+    if not (trainer.options.load_best_model_at_end and trainer.state.best_global_step):
+        return None
+    judged = (entry for entry in trainer.state.log_history if entry["step"] == trainer.state.best_global_step)
+    return next((entry for entry in judged if trainer.options.metric_for_best_model in entry), None)
+
+
+def _count(encoder: Encoder) -> dict[str, int]:
+    trained = sum(parameter.numel() for parameter in encoder.parameters() if parameter.requires_grad)
+    return {"total": sum(parameter.numel() for parameter in encoder.parameters()), "trained": trained}
+
+
+def _record(run: dict[str, Any], trainer: EncoderTrainer, started: float) -> None:
+    work = trainer.throughput
+    run |= {
+        "steps": trainer.state.global_step,
+        "tokens": work.tokens,
+        "tokens_per_second": round(work.tokens_per_second, 1),
+        "padding_avoided": round(work.padding_avoided, 4),
+        "train_seconds": round(work.seconds, 1),
+        "wall_seconds": round(time.perf_counter() - started, 1),
+        "peak_memory": peak_memory(),
+        "finished": now(),
+    }
+
+
+@contextmanager
+def _no_cudnn_attention() -> Iterator[None]:
+    """Training without cuDNN's SDPA, whose backward can give NaN on Hopper (pytorch issue 196678)."""
+    if not torch.cuda.is_available():
+        yield
+        return
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    try:
+        yield
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)
+
+
