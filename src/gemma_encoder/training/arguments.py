@@ -60,6 +60,7 @@ class EncoderTrainingArguments(TrainingArguments):
     restore_callback_states_from_checkpoint: bool = True
     seed: int = 0
     remove_unused_columns: bool | None = False
+    use_cpu: bool = field(default_factory=lambda: not torch.accelerator.is_available())
     bf16: bool = field(default_factory=bf16_is_native)
 
     max_tokens: int = 2048
@@ -75,6 +76,8 @@ class EncoderTrainingArguments(TrainingArguments):
     keep_checkpoints: bool = False
 
     def __post_init__(self) -> None:
+        if not self.output_dir:
+            raise ConfigError("output_dir is not set", fix="name the folder to write")
         if self.tune not in get_args(Tune):
             raise ConfigError(f"tune is {self.tune!r}", fix=f"use one of {', '.join(get_args(Tune))}")
         for name in ("max_tokens", "eval_max_tokens", "lora_r", "lora_alpha", "per_device_train_batch_size"):

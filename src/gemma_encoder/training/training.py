@@ -61,9 +61,7 @@ def train(
         CheckpointError: The result can't be saved.
     """
     task = data.task
-    if not args.output_dir:
-        raise ConfigError("output_dir is not set", fix="name the folder to write")
-    output_dir = Path(args.output_dir)
+    output_dir = Path(str(args.output_dir))
     _check(encoder, data, args, output_dir)
     checkpoints = output_dir.with_name(output_dir.name + ".checkpoints")
     found = last_checkpoint(checkpoints)
