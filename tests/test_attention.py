@@ -47,7 +47,10 @@ def test_every_backend_equals_stock_padded_eager_attention(family, attention, wi
     for backend in ("auto", "eager", "flex"):
         context = PackedContext(layout, attention == "causal", backend)
         states = backbone(
-            input_ids=unpad(ids, layout)[None], position_ids=layout.position_ids[None], use_cache=False, packed=context
+            input_ids=unpad(ids, layout)[None],
+            position_ids=layout.position_ids[None],
+            use_cache=False,
+            packed=context,
         ).last_hidden_state[0]
         torch.testing.assert_close(repad(states, layout), reference, rtol=1e-4, atol=1e-4)
 
@@ -67,7 +70,9 @@ def test_visible_keys_are_those_written_out_by_hand(policy, backend):
     value = torch.eye(2 * length)[None, None].expand(1, heads, -1, -1).contiguous()
     context = PackedContext(layout, policy == "causal", backend)
     states = torch.zeros(1, heads, 2 * length, 2 * length)
-    output, _ = packed_attention(torch.nn.Identity(), states, states, value, None, packed=context, sliding_window=2)
+    output, _ = packed_attention(
+        torch.nn.Identity(), states, states, value, None, packed=context, sliding_window=2
+    )
     visible = (output[0, :, 0] > 0).int()
     expected = torch.tensor([[int(cell) for cell in row] for row in WINDOW_2[policy]], dtype=torch.int32)
     assert torch.equal(visible, torch.block_diag(expected, expected).int())
@@ -80,7 +85,13 @@ def test_dropout_hits_probabilities_at_the_asked_rate(backend):
     value = torch.eye(64)[None, None]
     zeros = torch.zeros(1, 1, 64, 64)
     output, _ = packed_attention(
-        torch.nn.Identity(), zeros, zeros, value, None, packed=PackedContext(layout, False, backend), dropout=0.25
+        torch.nn.Identity(),
+        zeros,
+        zeros,
+        value,
+        None,
+        packed=PackedContext(layout, False, backend),
+        dropout=0.25,
     )
     dropped = (output == 0).float().mean().item()
     assert abs(dropped - 0.25) < 0.03  # 4096 draws: 4.4 standard errors
@@ -114,7 +125,8 @@ def test_unknown_policies_are_refused():
 
 
 def needs(**changes) -> AttentionNeeds:
-    defaults = dict(device="cpu", dtype=torch.float32, head_dim=256, softcap=False, dropout=False, gradients=False)
+    defaults = {"device": "cpu", "dtype": torch.float32, "head_dim": 256}
+    defaults |= dict.fromkeys(("softcap", "dropout", "gradients"), False)
     return AttentionNeeds(**(defaults | changes))
 
 

@@ -114,7 +114,7 @@ def test_realised_embedding_rate(family: str) -> None:
 
 @every_family
 def test_realised_feed_forward_rate_on_the_residual(family: str) -> None:
-    """What the first layer adds to the residual stream after its feed-forward block, measured from outside."""
+    """What the first layer adds to the residual stream after its feed-forward block, seen from outside."""
     backbone = make_backbone(family)
     layer = decoder_layers(backbone)[0]
     install_dropout(backbone, DropoutConfig(feed_forward=0.2))

@@ -37,7 +37,9 @@ def test_packed_equals_padded(family):
     torch.testing.assert_close(packed, score(encoder, TEXTS), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("pooling", [mean(), first_k(2), last_k(3), attention("query", 2), attention("kv", 3)])
+@pytest.mark.parametrize(
+    "pooling", [mean(), first_k(2), last_k(3), attention("query", 2), attention("kv", 3)]
+)
 def test_a_text_scores_the_same_alone_and_in_a_batch(pooling):
     encoder = encoder_of(pooling=pooling)
     together = score(encoder, TEXTS)
@@ -56,7 +58,9 @@ def test_seed_decides_the_head_and_leaves_the_generator_alone():
 def test_bfloat16_backbone_keeps_pooler_and_head_in_float32():
     encoder = Encoder.from_decoder(tiny_decoder("gemma3"), seed=0, pooling=attention()).to(torch.bfloat16)
     assert encoder.dtype == torch.bfloat16
-    types = {parameter.dtype for module in (encoder.pooler, encoder.head) for parameter in module.parameters()}
+    types = {
+        parameter.dtype for module in (encoder.pooler, encoder.head) for parameter in module.parameters()
+    }
     assert types == {torch.float32}
     assert score(encoder, TEXTS).dtype == torch.float32
 
@@ -65,7 +69,11 @@ def test_bfloat16_backbone_keeps_pooler_and_head_in_float32():
     ("problem_type", "labels", "expected"),
     [
         # worked out with numpy from the logits below
-        ("single_label_classification", [1, 0], lambda z: np.mean(np.log(np.exp(z).sum(1)) - z[[0, 1], [1, 0]])),
+        (
+            "single_label_classification",
+            [1, 0],
+            lambda z: np.mean(np.log(np.exp(z).sum(1)) - z[[0, 1], [1, 0]]),
+        ),
         (
             "multi_label_classification",
             [[1.0, 0.0], [0.0, 0.0]],
@@ -79,7 +87,9 @@ def test_loss(problem_type, labels, expected):
     encoder = encoder_of(problem_type=problem_type, labels=names)
     encoder.head.output_scale = 2.0  # only regression looks at it
     logits = torch.tensor([[0.5, -1.0], [2.0, 0.25]])[:, : len(names)]
-    assert encoder.loss(logits, torch.tensor(labels)).item() == pytest.approx(expected(logits.numpy().astype(float)))
+    assert encoder.loss(logits, torch.tensor(labels)).item() == pytest.approx(
+        expected(logits.numpy().astype(float))
+    )
 
 
 def test_forward_gives_the_loss_of_its_own_logits():
@@ -104,7 +114,7 @@ def test_gradient_checkpointing_changes_nothing_but_memory():
     for checkpointing in (False, True):
         encoder = encoder_of().train()
         if checkpointing:
-            encoder.gradient_checkpointing_enable()
+            encoder.activation_checkpointing_enable()
         batch = encoder.collate(encoder.tokenize(TEXTS).input_ids)
         encoder(**batch, labels=torch.tensor([0, 1, 1, 0])).loss.backward()
         gradients.append(encoder.backbone.get_input_embeddings().weight.grad)

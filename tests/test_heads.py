@@ -109,7 +109,7 @@ def test_gradients_reach_every_parameter_and_the_input() -> None:
 
 
 def test_norm_keeps_tanh_out_of_saturation() -> None:
-    """Pooled states of several hundred: with the norm tanh's slope is alive, without it most of it is gone."""
+    """Pooled states of several hundred: with the norm tanh has a slope, without it hardly any."""
 
     def mean_slope(norm: str) -> float:
         torch.manual_seed(0)

@@ -206,7 +206,7 @@ def test_stays_float32_under_autocast_and_cast(config: PoolingConfig) -> None:
 
 @pytest.mark.parametrize("probe", ["query", "kv"])
 def test_attention_starts_sane_on_large_states(probe: pooling.ProbeKind) -> None:
-    """Tokens of magnitude 500: the fresh pooler answers with numbers of order 1, and every token gets a gradient."""
+    """Tokens of magnitude 500: fresh poolers answer with numbers of order 1, every token gets a gradient."""
     torch.manual_seed(0)
     hidden = (500 * torch.randn(4, 12, 64)).requires_grad_()
     pooler = build_pooler(pooling.attention(probe), 64)
@@ -243,7 +243,7 @@ def test_a_text_without_a_token_is_refused() -> None:
         ({"probes": -1}, "pooling.probes is -1"),
         ({"heads": True}, "pooling.heads is True"),
         ({"skip_bos": "yes"}, "pooling.skip_bos is 'yes'"),
-        ({"kind": "attention", "probe": "kv", "probes": 1}, "single latent"),
+        ({"kind": "attention", "probe": "kv", "probes": 1}, "one latent"),
     ],
 )
 def test_wrong_values_are_named(values: dict, field: str) -> None:

@@ -1,9 +1,9 @@
 """Who may attend to whom: the attention and window policy on a stock backbone, and packed attention.
 
-transformers lets a caller register an attention function by name. Ours computes attention over the packed layout
-(`packing.py`): every text sees itself only, within its window, causal or not as the policy says. It never looks at
-a module's own `is_causal`, so no family can turn causal behind our back. Which back end does the arithmetic is
-decided by `resolve_backend`.
+transformers lets a caller register an attention function by name. Ours computes attention over the packed
+layout (`packing.py`): every text sees itself only, within its window, causal or not as the policy says. It
+never looks at a module's own `is_causal`, so no family can turn causal behind our back. Which back end does
+the arithmetic is decided by `resolve_backend`.
 """
 
 from __future__ import annotations
@@ -38,21 +38,23 @@ PACKED_ATTENTION = "gemma_encoder_packed"
 def apply_policy(backbone: PreTrainedModel, attention: AttentionPolicy, window: WindowPolicy) -> None:
     """Set the attention and window policy of a freshly loaded decoder, in place.
 
-    The policy is written into the stock config (`is_causal`, `sliding_window`), so whoever loads the saved folder
-    computes the same. Call it once: `width` halves the window each time.
+    The policy is written into the stock config (`is_causal`, `sliding_window`), so whoever loads the saved
+    folder computes the same. Call it once: `width` halves the window each time.
 
     Args:
         backbone: Stock text backbone.
         attention: `bidirectional` or `causal`.
-        window: What a local layer of window `W` sees once attention is bidirectional: `radius` = `W` tokens on each
-            side, `width` = `W // 2` on each side, `full` = everything. A causal local layer keeps its `W` tokens
-            (itself and `W - 1` before it) unless `full`.
+        window: What a local layer of window `W` sees once attention is bidirectional: `radius` = `W` tokens
+            on each side, `width` = `W // 2` on each side, `full` = everything. A causal local layer keeps its
+            `W` tokens (itself and `W - 1` before it) unless `full`.
 
     Raises:
         ConfigError: Unknown policy.
     """
     if attention not in get_args(AttentionPolicy):
-        raise ConfigError(f"attention is {attention!r}", fix=f"use one of {', '.join(get_args(AttentionPolicy))}")
+        raise ConfigError(
+            f"attention is {attention!r}", fix=f"use one of {', '.join(get_args(AttentionPolicy))}"
+        )
     if window not in get_args(WindowPolicy):
         raise ConfigError(f"window is {window!r}", fix=f"use one of {', '.join(get_args(WindowPolicy))}")
     config: Any = backbone.config
@@ -149,14 +151,16 @@ def resolve_backend(needs: AttentionNeeds, requested: BackendName | Literal["aut
         if requested not in names:
             raise ConfigError(f"attention back end is {requested!r}", fix=f"use auto, {', '.join(names)}")
         if objection := _objection(requested, needs):
-            raise AttentionError(f"Back end {requested} can't be used: {objection}", fix="use the back end `auto`")
+            raise AttentionError(
+                f"Back end {requested} can't be used: {objection}", fix="use the back end `auto`"
+            )
         return Backend(requested, "asked for")
     preference: tuple[BackendName, ...]
     if needs.device == "cuda":
         preference = ("varlen", "flash_attn", "flex", "sdpa", "eager")
     else:
         preference = ("sdpa", "eager")
-    objections = []
+    objections: list[str] = []
     for name in preference:
         objection = _objection(name, needs)
         if objection is None:
@@ -248,7 +252,8 @@ def packed_attention(
     """
     if packed is None:
         raise AttentionError(
-            "Packed attention was called without a layout", fix="call the Encoder, not its backbone, or use layout='padded'"
+            "Packed attention was called without a layout",
+            fix="call the Encoder, not its backbone, or use layout='padded'",
         )
     device = query.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else query.dtype
@@ -268,7 +273,9 @@ def packed_attention(
     return _BACKENDS[backend.name](query, key, value, packed, scores).contiguous(), None
 
 
-def _per_text(query: Tensor, key: Tensor, value: Tensor, packed: PackedContext, attend: Callable[..., Tensor]) -> Tensor:
+def _per_text(
+    query: Tensor, key: Tensor, value: Tensor, packed: PackedContext, attend: Callable[..., Tensor]
+) -> Tensor:
     """Run `attend` on each text by itself and lay the results out as `[1, T, heads, head_dim]`."""
     lengths = packed.layout.lengths
     pieces = zip(*(states.split(lengths, dim=2) for states in (query, key, value)), strict=True)
@@ -314,8 +321,11 @@ def _varlen(query: Tensor, key: Tensor, value: Tensor, packed: PackedContext, sc
     from torch.nn.attention.varlen import varlen_attn
 
     layout = packed.layout
-    output = varlen_attn(
-        *(states.squeeze(0).transpose(0, 1) for states in (query, key, value)),
+    query, key, value = (states.squeeze(0).transpose(0, 1) for states in (query, key, value))
+    output: Any = varlen_attn(
+        query,
+        key,
+        value,
         layout.cu_seqlens,
         layout.cu_seqlens,
         layout.max_length,
@@ -328,7 +338,7 @@ def _varlen(query: Tensor, key: Tensor, value: Tensor, packed: PackedContext, sc
 
 
 def _flash_attn(query: Tensor, key: Tensor, value: Tensor, packed: PackedContext, scores: _Scores) -> Tensor:
-    from flash_attn import flash_attn_varlen_func  # ty: ignore
+    from flash_attn import flash_attn_varlen_func
 
     layout = packed.layout
     output = flash_attn_varlen_func(
@@ -359,7 +369,9 @@ def _flex(query: Tensor, key: Tensor, value: Tensor, packed: PackedContext, scor
     layout, on_cuda = packed.layout, query.device.type == "cuda"
     if scores.window not in packed.block_masks:
         counts = layout.cu_seqlens.diff()
-        text = torch.arange(len(counts), device=query.device).repeat_interleave(counts, output_size=layout.tokens)
+        text = torch.arange(len(counts), device=query.device).repeat_interleave(
+            counts, output_size=layout.tokens
+        )
         back, forward = (layout.tokens if reach < 0 else reach for reach in scores.reach())
 
         def visible(batch: Tensor, head: Tensor, query_index: Tensor, key_index: Tensor) -> Tensor:
@@ -371,10 +383,14 @@ def _flex(query: Tensor, key: Tensor, value: Tensor, packed: PackedContext, scor
         )
     cap = scores.softcap
 
-    def soft_cap(score: Tensor, batch: Tensor, head: Tensor, query_index: Tensor, key_index: Tensor) -> Tensor:
+    def soft_cap(
+        score: Tensor, batch: Tensor, head: Tensor, query_index: Tensor, key_index: Tensor
+    ) -> Tensor:
         return score if cap is None else cap * torch.tanh(score / cap)
 
-    attend = _compiled_flex() if on_cuda else flex_attention  # uncompiled on CPU: a reference, not a fast path
+    attend: Any = (
+        _compiled_flex() if on_cuda else flex_attention
+    )  # uncompiled on CPU: a reference, not a fast path
     return attend(
         query,
         key,

@@ -1,7 +1,6 @@
 """The folder an encoder is saved in: a sentence-transformers module stack plus `gemma_encoder.json`.
 
-`docs/format.md` names every file. Nothing here imports sentence-transformers: its module files are plain JSON and
-safetensors, written and read as such.
+`docs/format.md` names every file.
 """
 
 from __future__ import annotations
@@ -10,38 +9,37 @@ import copy
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
-from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from .backbone_files import BASE_FOLDER, load_backbone, write_backbone
 from .errors import CheckpointError, ConfigError, GemmaEncoderError
 from .model_card import model_card
+from .st_stack import dump_json, read_stack, reason, write_stack
 
 if TYPE_CHECKING:
     from .encoder import Encoder, EncoderConfig
 
 FORMAT_VERSION = 1
 CONFIG_FILE = "gemma_encoder.json"
-WEIGHTS_FILE = "model.safetensors"
-ADAPTER_FILE = "adapter_model.safetensors"
 
-_ST = "sentence_transformers"
-_ACTIVATIONS = {
-    "tanh": "torch.nn.modules.activation.Tanh",
-    "gelu": "torch.nn.modules.activation.GELU",
-    "relu": "torch.nn.modules.activation.ReLU",
-    "silu": "torch.nn.modules.activation.SiLU",
+# Files that our own loading can do without.
+_OPTIONAL = {
+    "README.md",
+    "chat_template.jinja",
+    "modules.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
 }
-_IDENTITY = "torch.nn.modules.linear.Identity"
 
 
 @dataclass(frozen=True)
@@ -61,192 +59,146 @@ class EncoderParts:
         """Put the saved pooler and head into an encoder built from these parts.
 
         Raises:
-            CheckpointError: A tensor is missing or has another shape.
+            CheckpointError: A tensor has another shape than the options ask for.
         """
         encoder.head.output_scale, encoder.head.output_shift = self.output_scale, self.output_shift
-        for name, module, state in (("pooler", encoder.pooler, self.pooler_state), ("head", encoder.head, self.head_state)):
-            wanted = module.state_dict()
-            missing = [key for key in wanted if key not in state]
-            wrong = [key for key in wanted if key in state and state[key].shape != wanted[key].shape]
-            if missing or wrong:
-                key = (missing or wrong)[0]
-                what = "is missing" if missing else f"has shape {tuple(state[key].shape)}, not {tuple(wanted[key].shape)}"
+        parts: tuple[tuple[str, nn.Module, dict[str, Tensor]], ...] = (
+            ("pooler", encoder.pooler, self.pooler_state),
+            ("head", encoder.head, self.head_state),
+        )
+        for name, module, state in parts:
+            try:
+                module.load_state_dict(state)
+            except RuntimeError as error:
                 raise CheckpointError(
-                    f"Tensor {key} of the {name} {what}", where=str(self.folder), fix="copy the whole folder again, or retrain"
-                )
-            module.load_state_dict(state)
+                    f"The {name} does not fit the options: {reason(error)}",
+                    where=str(self.folder),
+                    fix=f"restore {CONFIG_FILE}, or copy the whole folder again",
+                ) from error
 
 
 # -------------------------------------------------------------------------------------------------- saving
 
 
 def save_encoder(encoder: Encoder, folder: str | Path, *, merge_adapter: bool = True) -> None:
-    """Write an encoder's folder as a whole: it is put together beside the target and moved there at the end.
+    """Write an encoder's folder: everything is written out beside its place first, then moved there.
+
+    Files in the folder that this function did not write (`run.json`, training checkpoints) stay.
 
     Args:
         encoder: What to save. It is not changed.
-        folder: Where to. Must be new, empty, or a folder this function wrote; then it is replaced.
-        merge_adapter: Fold a LoRA adapter into the saved weights. False keeps the adapter as files of its own, and the
-            decoder it belongs to is loaded again from where it came from.
+        folder: Where to. The encoder in it, if any, is replaced.
+        merge_adapter: Fold a LoRA adapter into the saved weights. False keeps it in files of its own; the
+            decoder it belongs to is loaded from where it came from, or saved in `base/` if that is not known.
 
     Raises:
-        CheckpointError: The folder can't be written, or holds something else. What stood there before is intact.
+        CheckpointError: The folder can't be written, or files of another origin would be overwritten. What
+            stood there before is intact.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise CheckpointError("The target is a file", where=str(folder), fix="give a folder")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / CONFIG_FILE).is_file():
-        raise CheckpointError(
-            "The folder holds other files and is not overwritten", where=str(folder), fix="give a new or empty folder"
-        )
+    owned = _owned(folder)
+    _refuse_collisions(folder, ["config.json", "modules.json", "tokenizer.json", "README.md"], owned)
     scratch: Path | None = None
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        new, old = scratch / "new", scratch / "old"
+        inside = folder.exists()
+        parent = folder if inside else folder.absolute().parent
+        parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=".saving-", dir=parent))
+        new = scratch / "new"
         new.mkdir()
         with _quiet():
             _write(encoder, new, merge_adapter)
-        if folder.exists():
-            folder.rename(old)
-        try:
+        if inside:
+            _refuse_collisions(folder, [path.name for path in new.iterdir()], owned)
+            _swap(new, folder, owned, scratch / "old")
+        else:
             new.rename(folder)
-        except OSError:
-            if old.exists():
-                old.rename(folder)
+    except Exception as error:
+        # Disk full and the like; the tokenizers library raises a bare Exception for them.
+        if not isinstance(error, OSError | SafetensorError) and type(error) is not Exception:
             raise
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
         raise CheckpointError(
-            f"The model can't be saved: {reason}", where=str(folder), fix="free disk space or give a folder you may write"
+            f"The model can't be saved: {getattr(error, 'strerror', None) or reason(error)}",
+            where=str(folder),
+            fix="free disk space, or give a folder that you may write to",
         ) from error
     finally:
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)
 
 
+def _owned(folder: Path) -> set[str]:
+    """Names in a folder that an earlier save wrote."""
+    try:
+        return set(json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))["files"])
+    except FileNotFoundError:
+        return set()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{CONFIG_FILE} of the encoder that stands there can't be read",
+            where=str(folder),
+            fix="delete it, or give another folder",
+        ) from error
+
+
+def _refuse_collisions(folder: Path, names: list[str], owned: set[str]) -> None:
+    foreign = sorted(name for name in names if name not in owned and (folder / name).exists())
+    if foreign:
+        raise CheckpointError(
+            f"The folder holds files of another origin, which would be overwritten: {', '.join(foreign)}",
+            where=str(folder),
+            fix="give a new or empty folder",
+        )
+
+
+def _swap(new: Path, folder: Path, owned: set[str], old: Path) -> None:
+    """Move one set of files out and another in, by renames within a file system; undone if one of them fails.
+
+    The config file leaves first and arrives last: a folder caught half-way by a kill is refused, not misread.
+    """
+    old.mkdir()
+    leaving = sorted(
+        (name for name in owned if (folder / name).exists()), key=lambda name: name != CONFIG_FILE
+    )
+    arriving = sorted((path.name for path in new.iterdir()), key=lambda name: name == CONFIG_FILE)
+    moves = [(folder / name, old / name) for name in leaving] + [
+        (new / name, folder / name) for name in arriving
+    ]
+    done: list[tuple[Path, Path]] = []
+    try:
+        for source, target in moves:
+            source.rename(target)
+            done.append((source, target))
+    except OSError:
+        for source, target in reversed(done):
+            target.rename(source)
+        raise
+
+
 def _write(encoder: Encoder, folder: Path, merge_adapter: bool) -> None:
+    """Write all files of an encoder into an empty folder."""
     config = encoder.config
-    adapter_kept = _is_peft(encoder.backbone) and not merge_adapter
-    if adapter_kept:
-        encoder.backbone.save_pretrained(str(folder))  # type: ignore[operator]
-        (folder / "README.md").unlink(missing_ok=True)
-    else:
-        stock = encoder.stock_backbone
-        state = _merged_state(encoder.backbone) if _is_peft(encoder.backbone) else None
-        stock.save_pretrained(folder, state_dict=state)
+    adapter = write_backbone(encoder, folder, merge_adapter=merge_adapter)
     tokenizer = copy.deepcopy(encoder.tokenizer)
     tokenizer.chat_template = encoder.text.chat_template()
     tokenizer.model_max_length = config.text.max_length
+    tokenizer.truncation_side = "right"
     tokenizer.save_pretrained(folder)
 
-    modules = [(f"{_ST}.base.modules.transformer.Transformer", "", {}, {})]
-    modules += _pooler_module(encoder)
-    modules += _head_modules(encoder)
-    for index, (_, name, options, state) in enumerate(modules[1:], start=1):
-        subfolder = folder / f"{index}_{name}"
-        subfolder.mkdir()
-        _dump(subfolder / "config.json", options)
-        if state:
-            save_file({key: tensor.detach().float().cpu().contiguous() for key, tensor in state.items()}, subfolder / WEIGHTS_FILE)
-    _dump(
-        folder / CONFIG_FILE,
-        {
-            "format_version": FORMAT_VERSION,
-            "encoder": config.to_dict(),
-            "output_scale": encoder.head.output_scale,
-            "output_shift": encoder.head.output_shift,
-            "adapter": "kept" if adapter_kept else "none",
-        },
-    )
-    (folder / "README.md").write_text(model_card(config, adapter_kept), encoding="utf-8")
-    if adapter_kept:
-        return  # sentence-transformers would load the adapter's base with its causal mask: give it nothing to open
-    _dump(
-        folder / "modules.json",
-        [
-            {"idx": index, "name": str(index), "path": f"{index}_{name}" if index else "", "type": kind}
-            for index, (kind, name, _, _) in enumerate(modules)
-        ],
-    )
-    forward = {"method": "forward", "method_output_name": "last_hidden_state"}
-    _dump(
-        folder / "sentence_bert_config.json",
-        {
-            "transformer_task": "feature-extraction",
-            "modality_config": {"text": forward, "message": {**forward, "format": "flat"}},
-            "module_output_name": "token_embeddings",
-        },
-    )
-    _dump(
-        folder / "config_sentence_transformers.json",
-        {"model_type": "CrossEncoder", "activation_fn": _IDENTITY, "prompts": {}, "default_prompt_name": None},
-    )
-    _label_names(folder / "config.json", config)
-
-
-def _pooler_module(encoder: Encoder) -> list[tuple[str, str, dict[str, Any], dict[str, Tensor]]]:
-    pooling, hidden_size = encoder.config.pooling, encoder.pooler.hidden_size
-    mode = {"mean": "mean", "first_k": "cls", "last_k": "lasttoken"}.get(pooling.kind)
-    if mode and (mode == "mean" or (pooling.k == 1 and not pooling.skip_bos)):
-        options = {"embedding_dimension": hidden_size, "pooling_mode": mode, "include_prompt": True}
-        return [(f"{_ST}.sentence_transformer.modules.pooling.Pooling", "Pooling", options, {})]
-    options = {"pooling": encoder.config.to_dict()["pooling"], "hidden_size": hidden_size}
-    return [("gemma_encoder.st_modules.EncoderPooling", "Pooling", options, encoder.pooler.state_dict(prefix="pooler."))]
-
-
-def _head_modules(encoder: Encoder) -> list[tuple[str, str, dict[str, Any], dict[str, Tensor]]]:
-    """LayerNorm and Dense modules; a regression head's scale and shift are folded into the last one."""
-    head, modules = encoder.head, []
-    if isinstance(head.norm, nn.LayerNorm):
-        options = {"dimension": head.norm.normalized_shape[0]}
-        modules.append(
-            (f"{_ST}.sentence_transformer.modules.layer_norm.LayerNorm", "LayerNorm", options, head.norm.state_dict(prefix="norm."))
-        )
-    last = copy.deepcopy(head.output)
-    with torch.no_grad():
-        last.weight.mul_(head.output_scale)
-        last.bias.mul_(head.output_scale).add_(head.output_shift)
-    for linear in (*head.layers, last):
-        options = {
-            "in_features": linear.in_features,
-            "out_features": linear.out_features,
-            "bias": True,
-            "activation_function": _IDENTITY if linear is last else _ACTIVATIONS[encoder.config.head.activation],
-            "module_input_name": "sentence_embedding",
-            "module_output_name": "scores" if linear is last else "sentence_embedding",
-        }
-        modules.append((f"{_ST}.base.modules.dense.Dense", "Dense", options, linear.state_dict(prefix="linear.")))
-    return modules
-
-
-def _merged_state(backbone: nn.Module) -> dict[str, Tensor]:
-    """The stock state dict with every LoRA update added in; the live model stays as it is, to the bit."""
-    from peft.tuners.lora import LoraLayer
-
-    stock = backbone.get_base_model()  # type: ignore[operator]
-    updates: dict[str, Tensor] = {}
-    for name, module in stock.named_modules():
-        if isinstance(module, LoraLayer):
-            updates[f"{name}.weight"] = sum(module.get_delta_weight(adapter) for adapter in module.active_adapters)  # type: ignore[attr-defined]
-    if not updates:
-        raise CheckpointError("The adapter is no LoRA adapter and can't be merged", fix="save with merge_adapter=False")
-    state = {}
-    for key, tensor in stock.state_dict().items():
-        if ".lora_" in key:
-            continue
-        name = key.replace(".base_layer.", ".")
-        state[name] = tensor + updates[name].to(tensor.dtype) if name in updates else tensor
-    return state
-
-
-def _label_names(path: Path, config: EncoderConfig) -> None:
-    """Label names and problem type where users of transformers look for them."""
-    stock = json.loads(path.read_text(encoding="utf-8"))
-    stock["id2label"] = {str(index): label for index, label in enumerate(config.labels)}
-    stock["label2id"] = {label: index for index, label in enumerate(config.labels)}
-    stock["problem_type"] = config.problem_type
-    _dump(path, stock)
+    # Of an adapter, sentence-transformers would load the base with its causal mask: give it nothing to open.
+    write_stack(encoder, folder, listed=adapter is None)
+    (folder / "README.md").write_text(model_card(config, adapter is not None), encoding="utf-8")
+    saved = {
+        "format_version": FORMAT_VERSION,
+        "encoder": config.to_dict(),
+        "output_scale": encoder.head.output_scale,
+        "output_shift": encoder.head.output_shift,
+        "adapter": adapter,
+        "files": sorted([*(path.name for path in folder.iterdir()), CONFIG_FILE]),
+    }
+    dump_json(folder / CONFIG_FILE, saved)
 
 
 # ------------------------------------------------------------------------------------------------- loading
@@ -265,28 +217,33 @@ def load_encoder_parts(folder: str | Path, dtype: torch.dtype = torch.float32) -
         dtype: Type of the backbone's weights. Pooler and head are float32.
 
     Raises:
-        CheckpointError: The folder is no encoder, not whole, or of a newer format.
-        DecoderError: The decoder that a kept adapter belongs to can't be loaded.
+        CheckpointError: The folder is no encoder, not whole, or of another format; or the decoder that a kept
+            adapter belongs to can't be loaded or is not the one it was trained on.
     """
     folder = Path(folder)
     saved, config = _read_config(folder)
+    _check_files(folder, saved["files"])
     try:
         with _quiet():
-            backbone = _load_adapted(folder, config, dtype) if saved["adapter"] == "kept" else _load_backbone(folder, dtype)
+            backbone: Any = load_backbone(folder, saved["adapter"], config, dtype)
             tokenizer = AutoTokenizer.from_pretrained(folder)
     except GemmaEncoderError:
         raise
     except Exception as error:  # transformers, tokenizers, peft and safetensors each raise their own kinds
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(
-            f"The model can't be loaded: {reason}", where=str(folder), fix="copy the whole folder again, or retrain"
+            f"The model can't be loaded: {reason(error)}",
+            where=str(folder),
+            fix="copy the whole folder again",
         ) from error
-    tensors = _read_modules(folder)
-    pooler_state = {key.removeprefix("pooler."): tensor for key, tensor in tensors[0].items()}
-    head_state = _head_state(tensors[1:], config, saved["output_scale"], saved["output_shift"])
-    return EncoderParts(
-        backbone, tokenizer, config, pooler_state, head_state, saved["output_scale"], saved["output_shift"], folder
-    )
+    if backbone.config.is_causal != (config.attention == "causal"):
+        raise CheckpointError(
+            f"config.json says is_causal={backbone.config.is_causal}, {CONFIG_FILE} says {config.attention}",
+            where=str(folder),
+            fix="restore the file that was changed, or copy the whole folder again",
+        )
+    scale, shift = saved["output_scale"], saved["output_shift"]
+    pooler_state, head_state = read_stack(folder, config, backbone.config.hidden_size, scale, shift)
+    return EncoderParts(backbone, tokenizer, config, pooler_state, head_state, scale, shift, folder)
 
 
 def _read_config(folder: Path) -> tuple[dict[str, Any], EncoderConfig]:
@@ -296,93 +253,64 @@ def _read_config(folder: Path) -> tuple[dict[str, Any], EncoderConfig]:
         raise CheckpointError("The model folder does not exist", where=str(folder), fix="check the path")
     path = folder / CONFIG_FILE
     if not path.is_file():
-        decoder = (folder / "config.json").is_file()
-        raise CheckpointError(
-            f"{CONFIG_FILE} is missing: " + ("this is a model, but no encoder of ours" if decoder else "this is no model"),
-            where=str(folder),
-            fix="make an encoder of it with `gemma-encoder adapt`" if decoder else "name a folder written by adapt or train",
-        )
+        what, fix = _looks_like(folder)
+        raise CheckpointError(f"{CONFIG_FILE} is missing: {what}", where=str(folder), fix=fix)
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
         version = saved["format_version"]
-        if version > FORMAT_VERSION:
-            raise CheckpointError(
-                f"The folder has format {version}, this version reads up to {FORMAT_VERSION}",
-                where=str(path),
-                fix="upgrade gemma-encoder",
-            )
-        saved = {"output_scale": 1.0, "output_shift": 0.0, "adapter": "none", **saved}
-        return saved, EncoderConfig.from_dict(saved["encoder"])
-    except (ValueError, KeyError, TypeError, OSError, ConfigError) as error:
-        raise CheckpointError(f"{CONFIG_FILE} can't be read: {error}", where=str(path), fix="copy the folder again") from error
-
-
-def _load_backbone(folder: Path, dtype: torch.dtype) -> nn.Module:
-    if not any(folder.glob("model*.safetensors")):
-        raise CheckpointError(f"{WEIGHTS_FILE} is missing", where=str(folder), fix="copy the whole folder again")
-    backbone, report = AutoModel.from_pretrained(folder, dtype=dtype, output_loading_info=True)
-    if report["missing_keys"]:
-        missing = sorted(report["missing_keys"])
+        if version == FORMAT_VERSION:
+            saved = {
+                name: saved[name] for name in ("encoder", "output_scale", "output_shift", "adapter", "files")
+            }
+            return saved, EncoderConfig.from_dict(saved["encoder"])
+    except KeyError as error:
         raise CheckpointError(
-            f"{len(missing)} tensors are missing, first {missing[0]}", where=str(folder), fix="copy the whole folder again"
-        )
-    return backbone
-
-
-def _load_adapted(folder: Path, config: EncoderConfig, dtype: torch.dtype) -> nn.Module:
-    from peft import PeftModel
-
-    from .attention import apply_policy
-    from .decoders import load_decoder
-
-    if not (folder / ADAPTER_FILE).is_file():
-        raise CheckpointError(f"{ADAPTER_FILE} is missing", where=str(folder), fix="copy the whole folder again")
-    base = load_decoder(config.decoder, dtype=dtype).backbone
-    apply_policy(base, config.attention, config.window)
-    return PeftModel.from_pretrained(base, str(folder))
-
-
-def _read_modules(folder: Path) -> list[dict[str, Tensor]]:
-    """Tensors of the numbered module folders, in order: pooler first, then the head's modules."""
-    subfolders = sorted(
-        (path for path in folder.iterdir() if path.is_dir() and path.name.split("_")[0].isdigit()),
-        key=lambda path: int(path.name.split("_")[0]),
+            f"{error} is missing", where=str(path), fix="copy the whole folder again"
+        ) from error
+    except (ValueError, TypeError, OSError, ConfigError) as error:
+        raise CheckpointError(
+            f"{CONFIG_FILE} can't be read: {error}", where=str(path), fix="copy the whole folder again"
+        ) from error
+    raise CheckpointError(
+        f"The folder has format {version!r}, this version reads format {FORMAT_VERSION}",
+        where=str(path),
+        fix="use the version of gemma-encoder that wrote it, or a newer one",
     )
-    if not subfolders:
-        raise CheckpointError("Pooler and head are missing", where=str(folder), fix="copy the whole folder again")
-    tensors = []
-    for subfolder in subfolders:
-        path = subfolder / WEIGHTS_FILE
-        try:
-            tensors.append(load_file(path) if path.is_file() else {})
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"The weights can't be read: {error}", where=str(path), fix="copy the folder again") from error
-    return tensors
 
 
-def _head_state(modules: list[Mapping[str, Tensor]], config: EncoderConfig, scale: float, shift: float) -> dict[str, Tensor]:
-    """Undo `_head_modules`. Missing tensors are left out and reported by `EncoderParts.restore`."""
-    names = ["norm"] if config.head.norm == "layer_norm" else []
-    names += [f"layers.{layer}" for layer in range(config.head.depth)] + ["output"]
-    state = {}
-    for name, module in zip(names, modules, strict=False):
-        for key, tensor in module.items():
-            state[f"{name}.{key.split('.')[-1]}"] = tensor
-    if "output.weight" in state and "output.bias" in state:
-        state["output.weight"] = state["output.weight"] / scale
-        state["output.bias"] = (state["output.bias"] - shift) / scale
-    return state
+def _looks_like(folder: Path) -> tuple[str, str]:
+    """What a folder that is no encoder may be, and what to do with it."""
+    if (folder / "adapter_config.json").is_file():
+        return "this is a PEFT adapter", "name a folder written by adapt or train"
+    if (folder / "modules.json").is_file():
+        return "this is a sentence-transformers model", "open it with sentence-transformers"
+    if (folder / "config.json").is_file():
+        return (
+            "this is a model of transformers, perhaps a decoder",
+            "make an encoder of it with `gemma-encoder adapt`",
+        )
+    return "this is no model", "name a folder written by adapt or train"
 
 
-# ------------------------------------------------------------------------------------------------- helpers
+def _check_files(folder: Path, files: list[str]) -> None:
+    """Raise if a file is gone or a weights file is cut off; every such file is named."""
+    for name in files:
+        if name not in _OPTIONAL and not (folder / name).exists():
+            raise CheckpointError(f"{name} is missing", where=str(folder), fix="copy the whole folder again")
+    for path in sorted(folder.glob("*.safetensors")) + sorted((folder / BASE_FOLDER).glob("*.safetensors")):
+        if path.relative_to(folder).parts[0] in files:
+            _open(path)
 
 
-def _is_peft(backbone: nn.Module) -> bool:
-    return hasattr(backbone, "peft_config")
-
-
-def _dump(path: Path, data: Any) -> None:
-    path.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+def _open(path: Path) -> None:
+    """Read a weights file's header, which says how long the file must be."""
+    try:
+        with safe_open(path, "pt"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"The weights can't be read: {reason(error)}", where=str(path), fix="copy the whole folder again"
+        ) from error
 
 
 @contextmanager

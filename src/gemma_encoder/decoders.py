@@ -27,7 +27,11 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    MODEL_MAPPING_NAMES,
+)
 from transformers.utils import logging as transformers_logging
 
 from .errors import DecoderError
@@ -112,8 +116,8 @@ def load_decoder(
     """Load a decoder's text backbone and tokenizer.
 
     Args:
-        source: A name of `NAMED_DECODERS`, a folder, a `.gguf` file, or a hub id. Of a multimodal model the text
-            model is taken. Code from the hub is never run.
+        source: A name of `NAMED_DECODERS`, a folder, a `.gguf` file, or a hub id. Of a multimodal model the
+            text model is taken. Code from the hub is never run.
         dtype: Type of the weights.
         revision: Branch, tag or commit of a hub id.
 
@@ -127,15 +131,21 @@ def load_decoder(
     path = Path(name).expanduser()
     if name in NAMED_DECODERS and not path.is_dir():
         return _load_named(name, dtype)
-    if path.suffix == ".gguf":
+    if path.suffix == ".gguf" and not path.is_dir():
         if not path.is_file():
             raise DecoderError("The GGUF file does not exist", where=name, fix="check the path")
         folder = _convert_once(path.stem, _fingerprint(path), lambda _: path)
-        return _load_folder(str(folder), dtype, source=str(path.resolve()), description=f"de-quantised from {path.name}")
+        return _load_folder(
+            str(folder), dtype, source=str(path.resolve()), description=f"de-quantised from {path.name}"
+        )
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise DecoderError("The folder holds no model: config.json is missing", where=name, fix="name a model folder")
-        return _load_folder(str(path), dtype, source=str(path.resolve()), description=f"from folder {path.name}")
+            raise DecoderError(
+                "The folder holds no model: config.json is missing", where=name, fix="name a model folder"
+            )
+        return _load_folder(
+            str(path), dtype, source=str(path.resolve()), description=f"from folder {path.name}"
+        )
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
         raise DecoderError("The folder does not exist", where=name, fix="check the path")
     return _load_folder(name, dtype, source=name, description=f"from the hub, {name}", revision=revision)
@@ -217,7 +227,9 @@ def _convert(gguf: Path, folder: Path) -> None:
     """De-quantise with transformers and save backbone and tokenizer."""
     try:
         with _quiet():
-            loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+            loaded = AutoModelForCausalLM.from_pretrained(
+                gguf.parent, gguf_file=gguf.name, dtype=torch.float32
+            )
             tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     except ImportError as error:
         raise DecoderError(f"GGUF files can't be read: {error}", fix="pip install gguf") from error
@@ -244,12 +256,14 @@ def _load_folder(
     """Load backbone and tokenizer from a folder or the hub."""
     try:
         with _quiet():
-            config = AutoConfig.from_pretrained(source_path, revision=revision)
+            # Left unsaid, transformers would ask on a terminal whether to run a model's own code.
+            safe: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
+            config = AutoConfig.from_pretrained(source_path, **safe)
             _refuse_non_decoders(config, source)
             model, report = AutoModel.from_pretrained(
-                source_path, revision=revision, dtype=dtype, output_loading_info=True
+                source_path, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **safe
             )
-            tokenizer = AutoTokenizer.from_pretrained(source_path, revision=revision)
+            tokenizer = AutoTokenizer.from_pretrained(source_path, **safe)
     except DecoderError:
         raise
     except Exception as error:  # hub, config, tokenizer and safetensors libraries each raise their own kinds
@@ -258,6 +272,13 @@ def _load_folder(
     if missing := sorted(report["missing_keys"]):
         raise DecoderError(
             f"The weights are not whole: {len(missing)} tensors are missing, first {missing[0]}",
+            where=source,
+            fix="download the model again",
+        )
+    if mismatched := sorted(report["mismatched_keys"]):
+        tensor, found, wanted = mismatched[0]
+        raise DecoderError(
+            f"The weights do not fit config.json: {tensor} is {tuple(found)}, should be {tuple(wanted)}",
             where=source,
             fix="download the model again",
         )
@@ -279,7 +300,8 @@ def text_backbone(model: PreTrainedModel) -> PreTrainedModel:
         if isinstance(candidate, PreTrainedModel) and candidate.config is text_config:
             return candidate
     raise DecoderError(
-        f"{type(model).__name__} holds no text model that can be taken out", fix="use the text-only model of the family"
+        f"{type(model).__name__} holds no text model that can be taken out",
+        fix="use the text-only model of the family",
     )
 
 
@@ -288,17 +310,21 @@ def _refuse_non_decoders(config: PreTrainedConfig, source: str) -> None:
     text_kind = config.get_text_config(decoder=True).model_type
     encoder_decoder = getattr(config, "is_encoder_decoder", False)
     causal = kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or text_kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    bidirectional_kinds = ("bert", "roberta", "electra", "camembert", "xlm-roberta", "data2vec-text", "megatron-bert")
-    if encoder_decoder or kind in bidirectional_kinds or not causal or kind not in MODEL_MAPPING_NAMES:
+    masked = kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES  # BERT and its like, which also have causal variants
+    if encoder_decoder or masked or not causal or kind not in MODEL_MAPPING_NAMES:
         what = "an encoder-decoder" if encoder_decoder else "no decoder (causal language model)"
-        raise DecoderError(f"A {kind} model is {what}", where=source, fix="name a decoder such as gemma-3-270m")
+        raise DecoderError(
+            f"A {kind} model is {what}", where=source, fix="name a decoder such as gemma-3-270m"
+        )
 
 
 def _loading_error(source: str, error: Exception) -> DecoderError:
     text = _first_line(error)
     kind = type(error).__name__
     if "SafetensorError" in kind or "safetensors" in text.lower():
-        return DecoderError(f"The weights can't be read: {text}", where=source, fix="download or copy the model again")
+        return DecoderError(
+            f"The weights can't be read: {text}", where=source, fix="download or copy the model again"
+        )
     if isinstance(error, OSError) and not Path(source).exists():
         names = ", ".join(NAMED_DECODERS)
         return DecoderError(
@@ -306,7 +332,9 @@ def _loading_error(source: str, error: Exception) -> DecoderError:
             where=source,
             fix=f"give one of {names}, a folder, a .gguf file, or a hub id while online (hf auth login if it is gated)",
         )
-    return DecoderError(f"The model can't be loaded: {text}", where=source, fix="check that it opens in transformers")
+    return DecoderError(
+        f"The model can't be loaded: {text}", where=source, fix="check that it opens in transformers"
+    )
 
 
 def _first_line(error: BaseException) -> str:
@@ -315,11 +343,16 @@ def _first_line(error: BaseException) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bars of transformers for what takes two seconds."""
-    shown = transformers_logging.is_progress_bar_enabled()
+    """No progress bars of transformers for what takes two seconds, and no tables of what it found amiss.
+
+    What they would say of missing or misshapen tensors is raised here; a left-out head is as it should be.
+    """
+    shown, verbosity = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
     transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
     try:
         yield
     finally:
+        transformers_logging.set_verbosity(verbosity)
         if shown:
             transformers_logging.enable_progress_bar()

@@ -73,7 +73,7 @@ def base_model(backbone: nn.Module) -> Any:
 
 
 class _Dropout:
-    """Forward hook that drops out a module's output while the module trains. A class, so that it can be pickled."""
+    """Forward hook that drops out the output of a module that trains. A class, so that it can be pickled."""
 
     def __init__(self, rate: float) -> None:
         self.rate = rate
@@ -111,8 +111,9 @@ def _attention_modules(layer: nn.Module, index: int) -> list[Any]:
 def _feed_forward(layer: nn.Module, index: int) -> nn.Module:
     """The module whose output joins the residual stream.
 
-    Gemma 2 and 3 normalise the feed-forward output before they add it. Dropout ahead of that RMS norm would not keep
-    the expectation: the norm divides out what dropout's rescaling put in. So it goes behind the norm.
+    Gemma 2 and 3 normalise the feed-forward output before they add it. Dropout ahead of that RMS norm would
+    not keep the expectation: the norm divides out what dropout's rescaling put in. So it goes behind the
+    norm.
     """
     for name in ("post_feedforward_layernorm", "mlp"):
         module = getattr(layer, name, None)
@@ -128,8 +129,9 @@ def _feed_forward(layer: nn.Module, index: int) -> nn.Module:
 def install_dropout(backbone: PreTrainedModel, config: DropoutConfig) -> DropoutHooks:
     """Install attention, feed-forward and embedding dropout on a stock backbone, in place.
 
-    Stock attention modules pass their own `attention_dropout` to the attention function while training; that rate is
-    set to `config.attention` (0 included). The other two are forward hooks. `config.head` is not used here.
+    Stock attention modules pass their own `attention_dropout` to the attention function while training; that
+    rate is set to `config.attention` (0 included). The other two are forward hooks. `config.head` is not used
+    here.
 
     Args:
         backbone: Stock text backbone, or one wrapped by PEFT.

@@ -41,7 +41,8 @@ class EncoderConfig:
 
     Attributes:
         attention: Who sees whom: `bidirectional` or `causal`.
-        window: What local layers see when bidirectional: `radius`, `width` or `full` (see `attention.apply_policy`).
+        window: What local layers see when bidirectional: `radius`, `width` or `full` (see
+            `attention.apply_policy`).
         pooling: How token states become one vector.
         head: The MLP on the pooled vector.
         dropout: Dropout rates while training.
@@ -62,9 +63,15 @@ class EncoderConfig:
     decoder: str = ""
 
     def __post_init__(self) -> None:
-        for name, allowed in (("attention", AttentionPolicy), ("window", WindowPolicy), ("problem_type", ProblemType)):
+        for name, allowed in (
+            ("attention", AttentionPolicy),
+            ("window", WindowPolicy),
+            ("problem_type", ProblemType),
+        ):
             if getattr(self, name) not in get_args(allowed):
-                raise ConfigError(f"{name} is {getattr(self, name)!r}", fix=f"use one of {', '.join(get_args(allowed))}")
+                raise ConfigError(
+                    f"{name} is {getattr(self, name)!r}", fix=f"use one of {', '.join(get_args(allowed))}"
+                )
         object.__setattr__(self, "labels", tuple(self.labels))
         if not self.labels or len(set(self.labels)) != len(self.labels):
             raise ConfigError(f"labels are {self.labels!r}", fix="give at least one, each a different name")
@@ -96,7 +103,9 @@ class EncoderConfig:
             return cls(**parts)
         except TypeError as error:
             known = ", ".join(f.name for f in fields(cls))
-            raise ConfigError(f"Encoder options can't be read: {error}", fix=f"the fields are {known}") from error
+            raise ConfigError(
+                f"Encoder options can't be read: {error}", fix=f"the fields are {known}"
+            ) from error
 
 
 @dataclass
@@ -117,8 +126,9 @@ class EncoderOutput(ModelOutput):
 class Encoder(nn.Module):
     """A decoder's backbone as an encoder for classification, regression or ranking.
 
-    Build it with `from_decoder` or `from_pretrained`. It takes ordinary padded `input_ids` and `attention_mask`;
-    inside, the backbone runs on the packed layout by default, so padding costs nothing and its side can't matter.
+    Build it with `from_decoder` or `from_pretrained`. It takes ordinary padded `input_ids` and
+    `attention_mask`; inside, the backbone runs on the packed layout by default, so padding costs nothing and
+    its side can't matter.
 
     Attributes:
         config: The options it was built with.
@@ -145,7 +155,9 @@ class Encoder(nn.Module):
         self.tokenizer = tokenizer
         self.text = TextTokenizer(tokenizer, config.text)
         self.pooler = build_pooler(config.pooling, self.stock_backbone.config.hidden_size)
-        self.head = MLPHead(config.head, self.pooler.output_size, config.num_labels, dropout=config.dropout.head)
+        self.head = MLPHead(
+            config.head, self.pooler.output_size, config.num_labels, dropout=config.dropout.head
+        )
         self.requested_backend = backend
         self.layout = layout
         install_dropout(self.stock_backbone, config.dropout)
@@ -168,9 +180,11 @@ class Encoder(nn.Module):
         """Turn a decoder into an encoder with a new pooler and head.
 
         Args:
-            decoder: Name (`gemma-3-270m`), folder, `.gguf` file, hub id, or a loaded `Decoder` (changed in place).
+            decoder: Name (`gemma-3-270m`), folder, `.gguf` file, hub id, or a loaded `Decoder` (changed in
+                place).
             config: Options, the defaults if None.
-            verify: Measure the receptive field of every layer and refuse a model that does not attend as asked.
+            verify: Measure the receptive field of every layer and refuse a model that does not attend as
+                asked.
             dtype: Type of the backbone's weights. Pooler and head are always float32.
             seed: Seed for the new pooler and head, torch's generator as it stands if None.
             layout: `packed`, or `padded` through stock attention (the reference).
@@ -301,7 +315,7 @@ class Encoder(nn.Module):
         return self.text.encode(rows)
 
     def collate(self, input_ids: Sequence[Sequence[int]]) -> dict[str, Tensor]:
-        """Pad token ids on the right into `input_ids` and `attention_mask`, int64 `[B, S]` on the encoder's device."""
+        """Pad token ids on the right: `input_ids` and `attention_mask`, int64 `[B, S]`, on its device."""
         length = max(map(len, input_ids))
         ids = torch.full((len(input_ids), length), int(self.tokenizer.pad_token_id or 0))
         mask = torch.zeros_like(ids)
@@ -335,13 +349,16 @@ class Encoder(nn.Module):
         ).last_hidden_state
         return repad(states.squeeze(0), layout)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None) -> EncoderOutput:
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None
+    ) -> EncoderOutput:
         """Score a batch.
 
         Args:
             input_ids: Token ids `[B, S]`, padded on either side.
             attention_mask: 1 for real tokens, 0 for padding, `[B, S]`.
-            labels: Classes `[B]` (int), 0/1 per label `[B, num_labels]` (multi-label), or targets `[B]` (regression).
+            labels: Classes `[B]` (int), 0/1 per label `[B, num_labels]` (multi-label), or targets `[B]`
+                (regression).
 
         Returns:
             Logits `[B, num_labels]`, pooled vectors `[B, D]`, and the mean loss if labels are given.
@@ -361,10 +378,14 @@ class Encoder(nn.Module):
             logits, labels = logits / self.head.output_scale, labels / self.head.output_scale
         return loss_for(self.config.problem_type)(logits, labels, reduction=reduction)
 
-    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
-        """Trade compute for memory in the backbone; the Trainer calls this."""
-        self.stock_backbone.gradient_checkpointing_enable(gradient_checkpointing_kwargs)
+    def activation_checkpointing_enable(
+        self, activation_checkpointing_kwargs: dict[str, Any] | None = None, **options: Any
+    ) -> None:
+        """Trade compute for memory in the backbone; the Trainer calls this when its arguments say so."""
+        stock: Any = self.stock_backbone
+        if hasattr(stock, "activation_checkpointing_enable"):
+            stock.activation_checkpointing_enable(activation_checkpointing_kwargs, **options)
+        else:  # transformers before that name
+            stock.gradient_checkpointing_enable(activation_checkpointing_kwargs)
 
-    def gradient_checkpointing_disable(self) -> None:
-        """Undo `gradient_checkpointing_enable`."""
-        self.stock_backbone.gradient_checkpointing_disable()
+    gradient_checkpointing_enable = activation_checkpointing_enable

@@ -32,8 +32,8 @@ class HeadConfig:
         depth: Hidden layers; 0 = a linear head.
         width: Size of a hidden layer, that of the pooled vector if None.
         activation: After each hidden layer; `tanh`, `gelu` (exact), `relu` or `silu`.
-        norm: Normalisation of the pooled vector, `layer_norm` or `none`. Pooled states of Gemma 3 270M reach several
-            hundred in magnitude: without a norm tanh saturates and hardly learns.
+        norm: Normalisation of the pooled vector, `layer_norm` or `none`. Pooled states of Gemma 3 270M reach
+            several hundred in magnitude: without a norm tanh saturates and hardly learns.
 
     Raises:
         ConfigError: A value is not allowed.
@@ -82,8 +82,8 @@ class MLPHead(Float32Module):
         norm: `LayerNorm` or `Identity`.
         layers: The hidden `Linear` layers.
         output: The last `Linear`.
-        output_scale: Logits are `output(x) * output_scale + output_shift`, so that a regression head can learn a
-            standardised target and answer in the units of the labels. Not part of the state dict.
+        output_scale: Logits are `output(x) * output_scale + output_shift`, so that a regression head can
+            learn a standardised target and answer in the units of the labels. Not part of the state dict.
         output_shift: See `output_scale`.
     """
 

@@ -12,20 +12,25 @@ def model_card(config: EncoderConfig, adapter_kept: bool) -> str:
     """Markdown that says what the folder is and how to use it."""
     example = '("first text", "second text")' if config.text.is_pair else '"a text"'
     alone = '[("first text", "second text")]' if config.text.is_pair else '"a text"'
-    pooling = config.pooling.kind + (f" (k={config.pooling.k})" if config.pooling.kind in ("first_k", "last_k") else "")
+    pooling = config.pooling.kind + (
+        f" (k={config.pooling.k})" if config.pooling.kind in ("first_k", "last_k") else ""
+    )
     plain_pooler = config.pooling.kind == "mean" or (
         config.pooling.kind in ("first_k", "last_k") and config.pooling.k == 1 and not config.pooling.skip_bos
     )
+    gemma = "gemma" in config.decoder.lower()
+    labels = ", ".join(config.labels)
     lines = [
         "---",
         "library_name: gemma-encoder",
         "tags: [sentence-transformers, cross-encoder, gemma-encoder]",
+        *(["license: gemma"] if gemma else []),
         "---",
         "",
         f"# Encoder from {config.decoder or 'a decoder'}",
         "",
         f"A decoder turned into an encoder: {config.attention} attention, {pooling} pooling, MLP head.",
-        f"It gives {config.num_labels} score(s) per text ({config.problem_type}): {', '.join(config.labels)}.",
+        f"It gives {config.num_labels} score(s) per text ({config.problem_type}): {labels}.",
         "",
         "```python",
         "from gemma_encoder import Encoder, score_all",
@@ -37,7 +42,11 @@ def model_card(config: EncoderConfig, adapter_kept: bool) -> str:
     if adapter_kept:
         lines += ["", "The LoRA adapter is kept beside its base: only gemma-encoder opens this folder."]
     else:
-        needs = "" if plain_pooler else " Its pooler is a module of gemma-encoder, which must be installed and trusted."
+        needs = (
+            ""
+            if plain_pooler
+            else " Its pooler is a module of gemma-encoder, which must be installed and trusted."
+        )
         trust = "" if plain_pooler else ", trust_remote_code=True"
         lines += [
             "",
@@ -49,6 +58,6 @@ def model_card(config: EncoderConfig, adapter_kept: bool) -> str:
             f'print(CrossEncoder("this/folder"{trust}).predict({alone}))',
             "```",
         ]
-    if "gemma" in config.decoder.lower():
+    if gemma:
         lines += ["", "Derived from Gemma: the Gemma Terms of Use (ai.google.dev/gemma/terms) apply."]
     return "\n".join(lines) + "\n"

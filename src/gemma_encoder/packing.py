@@ -57,7 +57,9 @@ def pack(attention_mask: Tensor) -> PackedLayout:
     lengths = tuple(counts.tolist())
     if 0 in lengths:
         raise DataError(
-            "A text has no token", where=f"row {lengths.index(0)} of the batch", fix="give every text a BOS or EOS token"
+            "A text has no token",
+            where=f"row {lengths.index(0)} of the batch",
+            fix="give every text a BOS or EOS token",
         )
     offsets = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
     positions = torch.arange(len(indices), device=mask.device) - offsets[:-1].repeat_interleave(
@@ -91,8 +93,8 @@ def repad(packed: Tensor, layout: PackedLayout) -> Tensor:
 def plan_batches(lengths: Sequence[int], max_tokens: int, max_rows: int | None = None) -> list[list[int]]:
     """Cut rows into forward passes of at most `max_tokens` tokens, longest rows first.
 
-    Longest first, a pass that doesn't fit into memory fails at once and not after an hour; and rows of one pass
-    are of similar length, so that the padded layout loses little too.
+    Longest first, a pass that doesn't fit into memory fails at once and not after an hour; and rows of one
+    pass are of similar length, so that the padded layout loses little too.
 
     Args:
         lengths: Tokens of each row.
@@ -105,7 +107,9 @@ def plan_batches(lengths: Sequence[int], max_tokens: int, max_rows: int | None =
     if max_tokens < 1:
         raise ConfigError(f"max_tokens is {max_tokens}", fix="give a number of tokens of at least 1")
     if max_rows is not None and max_rows < 1:
-        raise ConfigError(f"max_rows is {max_rows}", fix="give a number of rows of at least 1, or leave it out")
+        raise ConfigError(
+            f"max_rows is {max_rows}", fix="give a number of rows of at least 1, or leave it out"
+        )
     batches: list[list[int]] = []
     tokens = 0
     for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):

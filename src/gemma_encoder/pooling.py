@@ -1,8 +1,8 @@
 """Poolers: token states `[B, S, H]` and a mask `[B, S]` to one float32 vector per text.
 
 Tokens are found by the mask, never by position, so the side and the amount of padding cannot matter. Padding
-positions may hold anything, NaN included: they are selected away, not multiplied by zero. Sums run in float32,
-because the last states of Gemma 3 270M reach several hundred, where bfloat16 steps by 2 or 4.
+positions may hold anything, NaN included: they are selected away, not multiplied by zero. Sums run in
+float32, because the last states of Gemma 3 270M reach several hundred, where bfloat16 steps by 2 or 4.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class PoolingConfig:
             raise ConfigError(f"pooling.skip_bos is {self.skip_bos!r}", fix="use true or false")
         if self.kind == "attention" and self.probe == "kv" and self.probes < 2:
             raise ConfigError(
-                f"pooling.probes is {self.probes} with probe='kv': attention over a single latent ignores the text",
+                f"pooling.probes is {self.probes} with probe='kv': attention to one latent ignores the text",
                 fix=f"use at least 2 ({KV_PROBES} is usual)",
             )
 
@@ -218,8 +218,8 @@ def _linear(size: int) -> nn.Linear:
 class _ProbePooler(Pooler):
     """What both kinds of attention pooling share.
 
-    Tokens are layer-normalised before the projections: they reach several hundred in magnitude, so raw scores would
-    make the softmax one-hot and its gradient zero from the first step.
+    Tokens are layer-normalised before the projections: they reach several hundred in magnitude, so raw scores
+    would make the softmax one-hot and its gradient zero from the first step.
     """
 
     def __init__(self, hidden_size: int, probes: int, heads: int, output_size: int) -> None:
@@ -237,7 +237,7 @@ class _ProbePooler(Pooler):
         return states.unflatten(-1, (self.heads, -1)).transpose(-3, -2)
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Multi-head `softmax(Q Kᵀ / sqrt(d)) V` over `[..., N, H]` states; `mask` broadcasts over the scores."""
+        """Multi-head `softmax(Q Kᵀ / sqrt(d)) V` of `[..., N, H]` states; `mask` is one of the scores."""
         query, key, value = self._split(query), self._split(key), self._split(value)
         scores = query @ key.transpose(-2, -1) / query.shape[-1] ** 0.5
         if mask is not None:
@@ -246,10 +246,11 @@ class _ProbePooler(Pooler):
 
 
 class QueryProbePooler(_ProbePooler):
-    """Learned probes are the queries, tokens the keys and values (Set Transformer's PMA, arXiv 1810.00825, eq. 11).
+    """Learned probes are the queries, tokens the keys and values (Set Transformer's PMA, arXiv 1810.00825,
+    eq. 11).
 
-    The vectors of several probes are concatenated, not averaged: what one probe finds would be lost in the mean. So
-    `output_size = probes * H`. Probes start near zero, where attention is uniform over the text.
+    The vectors of several probes are concatenated, not averaged: what one probe finds would be lost in the
+    mean. So `output_size = probes * H`. Probes start near zero, where attention is uniform over the text.
 
     Args:
         hidden_size: Size `H` of a token state.
@@ -271,10 +272,10 @@ class QueryProbePooler(_ProbePooler):
 class KVProbePooler(_ProbePooler):
     """Tokens are the queries, learned latents the keys and values; then the mean over tokens.
 
-    After NV-Embed's latent attention (arXiv 2405.17428, section 3.1). What a token reads from the latents is added to
-    the normalised token, as a residual: without it all texts start with nearly the same vector, since every token reads
-    a mixture of the same few latents. The output projection starts at zero, so pooling starts as the mean of the
-    normalised tokens. `output_size = H`.
+    After NV-Embed's latent attention (arXiv 2405.17428, section 3.1). What a token reads from the latents is
+    added to the normalised token, as a residual: without it all texts start with nearly the same vector,
+    since every token reads a mixture of the same few latents. The output projection starts at zero, so
+    pooling starts as the mean of the normalised tokens. `output_size = H`.
 
     Args:
         hidden_size: Size `H` of a token state.

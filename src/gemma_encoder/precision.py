@@ -18,7 +18,8 @@ def autocast_off(device_type: str) -> AbstractContextManager[object]:
 
 
 class Float32Module(nn.Module):
-    """A module whose floating-point parameters and buffers stay float32 under `.to(dtype)`, `.half()`, `.bfloat16()`.
+    """A module whose floating-point parameters and buffers stay float32 under `.to(dtype)`, `.half()`,
+    `.bfloat16()`.
 
     Moving to another device works as usual.
     """

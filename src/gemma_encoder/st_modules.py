@@ -1,10 +1,14 @@
-"""Poolers that sentence-transformers has no module for, as modules of its kind; needs sentence-transformers."""
+"""Poolers that sentence-transformers has no module for, as modules of its kind.
+
+The one file that imports sentence-transformers; it names this class in `modules.json` and imports it itself.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
+import torch
 from sentence_transformers.base.modules import Module
 from torch import Tensor
 
@@ -19,7 +23,7 @@ class EncoderPooling(Module):
         hidden_size: Size of a token state.
     """
 
-    config_keys = ["pooling", "hidden_size"]
+    config_keys: ClassVar[list[str]] = ["pooling", "hidden_size"]  # type: ignore[misc]
 
     def __init__(self, pooling: Mapping[str, Any], hidden_size: int) -> None:
         super().__init__()
@@ -27,8 +31,21 @@ class EncoderPooling(Module):
         self.pooler = build_pooler(PoolingConfig(**pooling), hidden_size)
 
     def forward(self, features: dict[str, Tensor | Any], **kwargs: Any) -> dict[str, Tensor | Any]:
-        """Read `token_embeddings` and `attention_mask`, write `sentence_embedding`."""
-        features["sentence_embedding"] = self.pooler(features["token_embeddings"], features["attention_mask"])
+        """Read `token_embeddings` and `attention_mask`, write `sentence_embedding` in the tokens' type.
+
+        Raises:
+            ValueError: The tokens come without padding (flash attention's flat layout).
+        """
+        if "cu_seq_lens_q" in features:
+            raise ValueError(
+                "EncoderPooling needs padded tokens: set unpad_inputs=False on the Transformer module"
+            )
+        tokens = features["token_embeddings"]
+        for parameter in self.parameters():
+            # sentence-transformers casts every module to the backbone's type, and poolers compute in float32.
+            if parameter.dtype != torch.float32:
+                parameter.data = parameter.data.float()
+        features["sentence_embedding"] = self.pooler(tokens, features["attention_mask"]).to(tokens.dtype)
         return features
 
     def get_embedding_dimension(self) -> int:
@@ -38,13 +55,30 @@ class EncoderPooling(Module):
     def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
         """Write config and weights."""
         self.save_config(output_path)
-        self.save_torch_weights(output_path, safe_serialization=safe_serialization)
+        if self.state_dict():
+            self.save_torch_weights(output_path, safe_serialization=safe_serialization)
 
     @classmethod
-    def load(cls, model_name_or_path: str, subfolder: str = "", **kwargs: Any) -> EncoderPooling:
+    def load(
+        cls,
+        model_name_or_path: str,
+        subfolder: str = "",
+        token: bool | str | None = None,
+        cache_folder: str | None = None,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        init_defaults: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> EncoderPooling:
         """Read config and weights."""
-        hub = {key: kwargs[key] for key in ("token", "cache_folder", "revision", "local_files_only") if key in kwargs}
-        module = cls(**cls.load_config(model_name_or_path, subfolder=subfolder, **hub))
-        if any(True for _ in module.pooler.parameters()):
-            cls.load_torch_weights(model_name_or_path, subfolder=subfolder, model=module, **hub)
+        where: dict[str, Any] = {
+            "subfolder": subfolder,
+            "token": token,
+            "cache_folder": cache_folder,
+            "revision": revision,
+            "local_files_only": local_files_only,
+        }
+        module = cls(**cls.load_config(model_name_or_path, **where))
+        if module.state_dict():
+            cls.load_torch_weights(model_name_or_path, model=module, **where)
         return module

@@ -1,8 +1,8 @@
 """Texts and pairs of texts to token ids, in the one way that training, scoring and serving share.
 
-A row is written out by the template as one string, with BOS and EOS spelled out, and tokenised without anything
-added. sentence-transformers does the same from the `chat_template.jinja` that `chat_template` writes, so a served
-score is the trained one.
+A row is written out by the template as one string, with BOS and EOS spelled out, and tokenised without
+anything added. sentence-transformers does the same from the `chat_template.jinja` that `chat_template`
+writes, so a served score is the trained one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ class TextConfig:
     """How a row becomes token ids; saved with the model.
 
     Attributes:
-        template: Literal text around `{text}`, and for pairs also `{text_pair}`, once each. Other braces are literal.
+        template: Literal text around `{text}`, and for pairs also `{text_pair}`, once each. Other braces are
+            literal.
         max_length: Most tokens of a row, BOS and EOS included. What is longer loses the end of its last slot.
         bos: Start with the tokenizer's BOS, if it has one.
         eos: End with the tokenizer's EOS, if it has one. Never truncated.
@@ -49,10 +50,17 @@ class TextConfig:
             )
         if 0 <= self.template.find(PAIR_SLOT) < self.template.find(TEXT_SLOT):
             raise ConfigError(
-                f"text.template is {self.template!r}", fix=f"put {PAIR_SLOT} behind {TEXT_SLOT}: truncation cuts the end"
+                f"text.template is {self.template!r}",
+                fix=f"put {PAIR_SLOT} behind {TEXT_SLOT}: truncation cuts the end",
+            )
+        if not _is_text(self.template):
+            raise ConfigError(
+                f"text.template is {self.template!r}", fix="leave out lone surrogates, they are no characters"
             )
         if isinstance(self.max_length, bool) or not isinstance(self.max_length, int) or self.max_length < 1:
-            raise ConfigError(f"text.max_length is {self.max_length!r}", fix="use a whole number of at least 1")
+            raise ConfigError(
+                f"text.max_length is {self.max_length!r}", fix="use a whole number of at least 1"
+            )
 
     @property
     def is_pair(self) -> bool:
@@ -93,10 +101,11 @@ class TextTokenizer:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, config: TextConfig) -> None:
         self.tokenizer, self.config = tokenizer, config
         self.suffix = self._common_suffix()
-        fixed = len(self._ids([self.render(("", "") if config.is_pair else "")])[0])
+        empty = self._ids([self.render(("", "") if config.is_pair else "")])[0]
+        fixed = max(len(empty), len(self.suffix))
         if config.max_length <= fixed:
             raise ConfigError(
-                f"text.max_length is {config.max_length}, and the template and special tokens alone take {fixed}",
+                f"text.max_length is {config.max_length}; template and special tokens alone take {fixed}",
                 fix="raise text.max_length",
             )
 
@@ -104,10 +113,12 @@ class TextTokenizer:
         """The string a row is tokenised from, special tokens spelled out.
 
         Raises:
-            DataError: A single text where the template wants a pair, or the other way round.
+            DataError: A single text where the template wants a pair, the other way round, or no text at all.
         """
-        slots = (row,) if isinstance(row, str) else tuple(row)
+        slots = tuple(row) if isinstance(row, tuple | list) else (row,)
         pieces = self.config.pieces
+        if not all(isinstance(slot, str) and _is_text(slot) for slot in slots):
+            raise DataError(f"A row is {row!r}, which is no text", fix="give strings of valid Unicode")
         if len(slots) != len(pieces) - 1:
             wanted = "a pair of texts" if self.config.is_pair else "one text"
             raise DataError(f"A row has {len(slots)} text(s)", fix=f"this model takes {wanted} per row")
@@ -117,35 +128,51 @@ class TextTokenizer:
     def encode(self, rows: Sequence[Row]) -> TokenizedBatch:
         """Token ids of rows: texts, or pairs if the template has two slots.
 
-        A literal special token inside a text (`<eos>`) is read as that token, here as in sentence-transformers.
+        A literal special token inside a text (`<eos>`) is read as that token, as in sentence-transformers.
 
         Args:
             rows: `N` texts or pairs.
 
         Raises:
-            DataError: A single text where the template wants a pair, or the other way round.
+            DataError: A single text where the template wants a pair, the other way round, or no text at all.
         """
         if not rows:
             return TokenizedBatch([], [])
         ids = self._ids([self.render(row) for row in rows])
         limit = self.config.max_length
         truncated = [len(tokens) > limit for tokens in ids]
+        # A row of just the limit gets the suffix too: sentence-transformers can't tell it from a longer one.
+        # It changes something only where the tail merged with the text into other tokens.
         kept = limit - len(self.suffix)
-        ids = [tokens[:kept] + self.suffix if cut else tokens for tokens, cut in zip(ids, truncated, strict=True)]
+        ids = [tokens[:kept] + self.suffix if len(tokens) >= limit else tokens for tokens in ids]
         return TokenizedBatch([tokens or [self._placeholder] for tokens in ids], truncated)
 
     def chat_template(self) -> str:
-        """The same template in Jinja, as sentence-transformers renders rows: roles `query` and `document` hold a pair,
-        any other single message a text."""
+        """The same template in Jinja, as sentence-transformers renders rows.
+
+        A pair comes as two messages (roles `query` and `document`), a single text as one; a prompt comes as a
+        `system` message and goes in front of the text. Another number of texts raises, where Jinja by itself
+        would leave a slot empty.
+        """
         pieces = [*self.config.pieces]
         pieces[0] = self._bos + pieces[0]
         pieces[-1] += self._eos
-        slots = ["messages[0]['content']", "messages[1]['content']"][: len(pieces) - 1]
-        # one expression, so that no Jinja option can trim white space; JSON strings are Jinja strings
-        parts = [json.dumps(pieces[0])]
+        slots = ["prompt ~ texts[0]", "texts[1]"][: len(pieces) - 1]
+        # One expression with every piece quoted, so that no Jinja option can trim white space. JSON strings
+        # are Jinja strings if characters stand for themselves: Jinja does not join escaped surrogate pairs.
+        parts = [json.dumps(pieces[0], ensure_ascii=False)]
         for slot, piece in zip(slots, pieces[1:], strict=True):
-            parts += [slot, json.dumps(piece)]
-        return "{{ " + " ~ ".join(parts) + " }}"
+            parts += [slot, json.dumps(piece, ensure_ascii=False)]
+        wanted = "a pair of texts" if self.config.is_pair else "one text"
+        contents = "attr('role', 'equalto', 'system') | map(attribute='content')"
+        return (
+            f"{{%- set texts = messages | reject{contents} | list -%}}\n"
+            f"{{%- set prompt = messages | select{contents} | join -%}}\n"
+            f"{{%- if texts | length != {len(slots)} -%}}\n"
+            f"{{{{ raise_exception('This model takes {wanted}') }}}}\n"
+            "{%- endif -%}\n"
+            "{{ " + " ~ ".join(parts) + " }}"
+        )
 
     @property
     def _bos(self) -> str:
@@ -167,10 +194,23 @@ class TextTokenizer:
     def _common_suffix(self) -> list[int]:
         """Tokens that end every row whatever its text: the template's tail and EOS.
 
-        Found as sentence-transformers finds them, by the longest common end of two renderings; so also where the
-        tail's first characters merge with the text into one token.
+        Found as sentence-transformers finds them, by the longest common end of two renderings; so also where
+        the tail's first characters merge with the text into one token. Empty if one rendering ends the other,
+        as with a tokenizer that has no digits: then what is common may be text.
         """
         rows = [(filler, filler) if self.config.is_pair else filler for filler in _FILLERS]
         first, second = self._ids([self.render(row) for row in rows])
-        same = takewhile(lambda pair: pair[0] == pair[1], zip(reversed(first), reversed(second), strict=False))
-        return [token for token, _ in same][::-1]
+        same = takewhile(
+            lambda pair: pair[0] == pair[1], zip(reversed(first), reversed(second), strict=False)
+        )
+        suffix = [token for token, _ in same][::-1]
+        return suffix if len(suffix) < min(len(first), len(second)) else []
+
+
+def _is_text(text: str) -> bool:
+    """Whether a string can be encoded; lone surrogates, as from broken JSON, can't."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

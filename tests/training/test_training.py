@@ -1,4 +1,4 @@
-"""Training as its user sees it: what is learnt doesn't depend on the budget, a kill costs nothing, failures are named."""
+"""Training as its user sees it: the budget changes nothing, a kill costs nothing, failures are named."""
 
 import json
 from pathlib import Path
@@ -22,13 +22,18 @@ WORDS = ["good", "bad", "film", "the river is", "not", "very very good", "money 
 
 def rows_of(count: int, offset: int = 0, *, label=lambda number: number % 2) -> Dataset:
     """Rows of different lengths; the label can be read off the first word."""
-    texts = [f"{'good' if number % 2 else 'bad'} {' '.join(WORDS[: number % 7])}" for number in range(offset, offset + count)]
+    texts = [
+        f"{'good' if number % 2 else 'bad'} {' '.join(WORDS[: number % 7])}"
+        for number in range(offset, offset + count)
+    ]
     return Dataset.from_dict(
         {"text": texts, "label": [label(n) for n in range(count)], "row": [n + 2 for n in range(count)]}
     )
 
 
-CLASSES = Task("sentiment", ("text",), "label", "single_label_classification", ("negative", "positive"), ("accuracy",))
+CLASSES = Task(
+    "sentiment", ("text",), "label", "single_label_classification", ("negative", "positive"), ("accuracy",)
+)
 SCORES = Task("size", ("text",), "label", "regression", ("score",), ("pearson", "spearman"))
 
 
@@ -38,7 +43,12 @@ def data_of(task: Task = CLASSES, train_rows: int = 40, **options) -> TaskData:
 
 def encoder_of(task: Task = CLASSES, **options) -> Encoder:
     return Encoder.from_decoder(
-        tiny_decoder("gemma3"), seed=0, problem_type=task.problem_type, labels=task.labels, verify=False, **options
+        tiny_decoder("gemma3"),
+        seed=0,
+        problem_type=task.problem_type,
+        labels=task.labels,
+        verify=False,
+        **options,
     )
 
 
@@ -75,13 +85,17 @@ def trained(folder: Path, **options) -> dict[str, torch.Tensor]:
     ],
 )
 def test_how_a_batch_is_cut_does_not_change_what_is_learnt(tmp_path, options):
-    torch.testing.assert_close(trained(tmp_path / "a"), trained(tmp_path / "b", **options), rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(
+        trained(tmp_path / "a"), trained(tmp_path / "b", **options), rtol=1e-3, atol=1e-5
+    )
 
 
 def test_the_last_short_batch_of_accumulation_is_a_mean_over_its_rows(tmp_path):
-    """37 rows: the last step has 5, in batches of 4 and 1; a mean of means would weigh the single row four times."""
+    """37 rows: the last step has 5, in batches of 4 and 1; a mean of means would favour the single row."""
     results = []
-    for number, options in enumerate(({}, {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2})):
+    for number, options in enumerate(
+        ({}, {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2})
+    ):
         encoder = encoder_of()
         train(encoder, data_of(train_rows=37), arguments(tmp_path / str(number), **options))
         results.append(weights(encoder))
@@ -106,7 +120,8 @@ def test_the_saved_folder_is_the_best_checkpoint(tmp_path):
     reloaded = Encoder.from_pretrained(tmp_path / "model")
     ids = encoder.tokenize(["a good film", "bad money"]).input_ids
     torch.testing.assert_close(
-        torch.as_tensor(score_token_ids(reloaded, ids, 100)), torch.as_tensor(score_token_ids(encoder, ids, 100))
+        torch.as_tensor(score_token_ids(reloaded, ids, 100)),
+        torch.as_tensor(score_token_ids(encoder, ids, 100)),
     )
 
 
@@ -156,7 +171,9 @@ def test_nothing_to_resume_is_said(tmp_path):
 
 
 def test_resuming_with_other_options_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(Encoder, "save_pretrained", lambda *a, **k: (_ for _ in ()).throw(TrainingError("stop")))
+    monkeypatch.setattr(
+        Encoder, "save_pretrained", lambda *a, **k: (_ for _ in ()).throw(TrainingError("stop"))
+    )
     with pytest.raises(TrainingError, match="stop"):
         train(encoder_of(), data_of(), arguments(tmp_path))
     with pytest.raises(GemmaEncoderError, match="other options"):
@@ -167,7 +184,11 @@ def test_resuming_with_other_options_is_refused(tmp_path, monkeypatch):
     ("options", "trains", "stays"),
     [
         ({"tune": "full"}, ["backbone.layers", "pooler", "head"], ["backbone.embed_tokens"]),
-        ({"tune": "full", "train_embeddings": True}, ["backbone.embed_tokens", "backbone.layers", "pooler", "head"], []),
+        (
+            {"tune": "full", "train_embeddings": True},
+            ["backbone.embed_tokens", "backbone.layers", "pooler", "head"],
+            [],
+        ),
         ({"tune": "head"}, ["pooler", "head"], ["backbone"]),
         ({"tune": "lora"}, ["lora_", "pooler", "head"], ["base_layer", "embed_tokens", "norm.weight"]),
     ],
@@ -185,7 +206,11 @@ def test_what_trains_and_what_stays(tmp_path, options, trains, stays):
     for part in trains:
         assert any(part in name for name in changed), part
     for part in stays:
-        touched = [name for name in changed if part in name and "lora_" not in name and not name.startswith(("head", "pooler"))]
+        touched = [
+            name
+            for name in changed
+            if part in name and "lora_" not in name and not name.startswith(("head", "pooler"))
+        ]
         assert not touched, part
 
 
@@ -194,7 +219,11 @@ def test_regression_answers_in_the_units_of_its_targets(tmp_path):
     encoder = encoder_of(SCORES)
     result = train(encoder, data, arguments(tmp_path, num_train_epochs=8))
     assert result.metrics["pearson"] > 0.9
-    scores = score_token_ids(Encoder.from_pretrained(tmp_path / "model"), encoder.tokenize(["good film", "bad film"]).input_ids, 100)
+    scores = score_token_ids(
+        Encoder.from_pretrained(tmp_path / "model"),
+        encoder.tokenize(["good film", "bad film"]).input_ids,
+        100,
+    )
     assert scores[0, 0] == pytest.approx(5300, abs=100) and scores[1, 0] == pytest.approx(5000, abs=100)
 
 
@@ -237,7 +266,9 @@ def test_a_full_disk_keeps_the_earlier_checkpoint(tmp_path, monkeypatch):
 
 def test_early_stopping_ends_a_run_that_gets_no_better(tmp_path):
     result = train(
-        encoder_of(), data_of(), arguments(tmp_path, num_train_epochs=30, learning_rate=1e-9, early_stopping_patience=2)
+        encoder_of(),
+        data_of(),
+        arguments(tmp_path, num_train_epochs=30, learning_rate=1e-9, early_stopping_patience=2),
     )
     assert result.run["steps"] == 3 * 5
 
@@ -282,9 +313,10 @@ def test_a_folder_with_other_files_is_refused(tmp_path):
         train(encoder_of(), data_of(), arguments(tmp_path))
 
 
-@pytest.mark.parametrize("options", [{"tune": "some"}, {"max_tokens": 0}, {"learning_rate": -1.0}, {"lora_r": 0}, {"output_dir": None}])
+@pytest.mark.parametrize(
+    "options",
+    [{"tune": "some"}, {"max_tokens": 0}, {"learning_rate": -1.0}, {"lora_r": 0}, {"output_dir": None}],
+)
 def test_wrong_options_are_refused(tmp_path, options):
     with pytest.raises(ConfigError):
         arguments(tmp_path, **options)
-
-

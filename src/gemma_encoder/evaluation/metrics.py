@@ -30,7 +30,7 @@ class Metric:
 
 def _f1(average: str) -> Callable[[Array, Array], Any]:
     def score(labels: Array, predicted: Array) -> Any:
-        return sk.f1_score(labels, predicted, average=average, zero_division=0)  # type: ignore[arg-type]
+        return sk.f1_score(labels, predicted, average=average, zero_division=0)
 
     return score
 

@@ -34,8 +34,18 @@ def loss_for(problem_type: ProblemType) -> Loss:
         ConfigError: Unknown problem type.
     """
     if problem_type not in _LOSSES:
-        raise ConfigError(f"problem_type is {problem_type!r}", fix=f"use one of {', '.join(get_args(ProblemType))}")
+        raise ConfigError(
+            f"problem_type is {problem_type!r}", fix=f"use one of {', '.join(get_args(ProblemType))}"
+        )
     return _LOSSES[problem_type]
 
 
-__all__ = ["Loss", "ProblemType", "Reduction", "binary_cross_entropy", "cross_entropy", "loss_for", "squared_error"]
+__all__ = [
+    "Loss",
+    "ProblemType",
+    "Reduction",
+    "binary_cross_entropy",
+    "cross_entropy",
+    "loss_for",
+    "squared_error",
+]

@@ -19,7 +19,9 @@ def cross_entropy(logits: Tensor, labels: Tensor, reduction: Literal["mean", "su
     return F.cross_entropy(logits, labels, reduction=reduction)
 
 
-def binary_cross_entropy(logits: Tensor, labels: Tensor, reduction: Literal["mean", "sum"] = "mean") -> Tensor:
+def binary_cross_entropy(
+    logits: Tensor, labels: Tensor, reduction: Literal["mean", "sum"] = "mean"
+) -> Tensor:
     """Sigmoid cross-entropy, averaged over the labels of a row, for any number of labels per row.
 
     Args:
@@ -27,5 +29,7 @@ def binary_cross_entropy(logits: Tensor, labels: Tensor, reduction: Literal["mea
         labels: 1 for each label a row has, else 0, `[B, num_labels]`.
         reduction: Mean or sum over the rows.
     """
-    per_row = F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="none").mean(dim=1)
+    per_row = F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="none").mean(
+        dim=1
+    )
     return per_row.mean() if reduction == "mean" else per_row.sum()

@@ -48,7 +48,8 @@ FAMILIES: tuple[str, ...] = tuple(_CONFIGS)
 
 
 def tiny_decoder(family: str, *, seed: int = 0, **overrides: Any) -> Decoder:
-    """A random decoder of four layers, hidden size 32, whose outputs depend strongly on what each token attends to.
+    """A random decoder of four layers, hidden size 32, whose outputs depend strongly on what each token
+    attends to.
 
     Local layers (gemma2, gemma3: every other one; mistral: all) have a window of 4 tokens.
 
@@ -84,4 +85,6 @@ def tiny_decoder(family: str, *, seed: int = 0, **overrides: Any) -> Decoder:
         for parameter in backbone.parameters():
             if parameter.ndim > 1:  # the families' own 0.02 would leave attention nearly uniform
                 torch.nn.init.normal_(parameter, std=0.3)
-    return Decoder(backbone.eval(), tokenizer, f"tiny-{family}", f"random weights, family {family}, seed {seed}")
+    return Decoder(
+        backbone.eval(), tokenizer, f"tiny-{family}", f"random weights, family {family}, seed {seed}"
+    )

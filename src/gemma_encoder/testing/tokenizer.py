@@ -8,11 +8,33 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import PreTrainedTokenizerFast
 
 _SPECIAL = ("<pad>", "<eos>", "<bos>", "<unk>")
-_WORDS = "the a of to and is in it text film good bad not very query document what river bank money".split()
+_WORDS = [
+    "the",
+    "a",
+    "of",
+    "to",
+    "and",
+    "is",
+    "in",
+    "it",
+    "text",
+    "film",
+    "good",
+    "bad",
+    "not",
+    "very",
+    "query",
+    "document",
+    "what",
+    "river",
+    "bank",
+    "money",
+]
 
 
 def tiny_tokenizer(*, pad: bool = True, padding_side: str = "left") -> PreTrainedTokenizerFast:
-    """A hermetic tokenizer of about 120 tokens, like Gemma's in habit: spaces are part of the tokens, it pads left.
+    """A hermetic tokenizer of about 120 tokens, like Gemma's in habit: spaces are part of the tokens, it pads
+    left.
 
     Args:
         pad: Whether it has a padding token; many decoders' tokenizers don't.

@@ -24,18 +24,21 @@ def bf16_is_native() -> bool:
 
 @dataclass
 class EncoderTrainingArguments(TrainingArguments):
-    """Training options. Names and meaning are those of `TrainingArguments`; these are added or have other defaults.
+    """Training options. Names and meaning are those of `TrainingArguments`; these are added or have other
+    defaults.
 
-    `per_device_train_batch_size` (rows per optimiser step, times `gradient_accumulation_steps`) decides what is
-    learnt. `max_tokens` only decides how a batch is cut into forward passes: the gradient is that of the whole batch
-    whatever it is, to float tolerance, except that dropout draws other masks.
+    `per_device_train_batch_size` (rows per optimiser step, times `gradient_accumulation_steps`) decides what
+    is learnt. `max_tokens` only decides how a batch is cut into forward passes: the gradient is that of the
+    whole batch whatever it is, to float tolerance, except that dropout draws other masks.
 
     Attributes:
         bf16: Autocast to bfloat16 over float32 weights; on where the machine has it in hardware.
         max_tokens: Most tokens in one forward pass while training.
         eval_max_tokens: Most tokens in one forward pass while evaluating.
-        tune: What is trained besides pooler and head: `full` = the backbone, `lora` = adapters on it, `head` = nothing.
-        train_embeddings: Whether `full` also trains the token embeddings (most of a small Gemma's parameters).
+        tune: What is trained besides pooler and head: `full` = the backbone, `lora` = adapters on it, `head`
+            = nothing.
+        train_embeddings: Whether `full` also trains the token embeddings (most of a small Gemma's
+            parameters).
         head_learning_rate: Of pooler and head, that of the backbone if None.
         lora_r: Rank of LoRA updates.
         lora_alpha: Their scale is `lora_alpha / lora_r`.
@@ -56,10 +59,10 @@ class EncoderTrainingArguments(TrainingArguments):
     save_strategy: SaveStrategy | str = "epoch"
     save_total_limit: int | None = 2
     load_best_model_at_end: bool = True
-    report_to: None | str | list[str] = "none"
+    report_to: str | list[str] | None = "none"
     restore_callback_states_from_checkpoint: bool = True
     seed: int = 0
-    remove_unused_columns: bool | None = False
+    remove_unused_columns: bool = False
     use_cpu: bool = field(default_factory=lambda: not torch.accelerator.is_available())
     bf16: bool = field(default_factory=bf16_is_native)
 
@@ -84,7 +87,9 @@ class EncoderTrainingArguments(TrainingArguments):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}", fix="use a whole number of at least 1")
         if self.learning_rate <= 0 or (self.head_learning_rate is not None and self.head_learning_rate <= 0):
-            raise ConfigError("A learning rate is not above 0", fix="set learning_rate and head_learning_rate above 0")
+            raise ConfigError(
+                "A learning rate is not above 0", fix="set learning_rate and head_learning_rate above 0"
+            )
         try:
             super().__post_init__()
         except ValueError as error:

@@ -42,11 +42,11 @@ class Throughput:
 
 
 class ProgressLines(TrainerCallback):
-    """Tokens/s, padding avoided, loss and time left: a bar on a terminal, a line per logging step elsewhere."""
+    """Tokens/s, padding avoided, loss, time left: a bar on a terminal, lines in a log."""
 
     def __init__(self, throughput: Throughput) -> None:
         self.throughput = throughput
-        self.bar: tqdm | None = None  # type: ignore[type-arg]
+        self.bar: tqdm | None = None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -54,7 +54,11 @@ class ProgressLines(TrainerCallback):
         """Start the bar; it is silent where standard error is no terminal."""
         if state.is_world_process_zero:
             self.bar = tqdm(
-                total=state.max_steps, initial=state.global_step, unit="step", disable=not sys.stderr.isatty(), leave=False
+                total=state.max_steps,
+                initial=state.global_step,
+                unit="step",
+                disable=not sys.stderr.isatty(),
+                leave=False,
             )
 
     def on_step_end(
@@ -75,8 +79,11 @@ class ProgressLines(TrainerCallback):
         """Say how it goes."""
         if self.bar is None or not logs:
             return
-        speed = f"{self.throughput.tokens_per_second:.0f} tokens/s, {self.throughput.padding_avoided:.0%} padding avoided"
-        scores = {name.removeprefix("eval_"): value for name, value in logs.items() if name.startswith("eval_")}
+        work = self.throughput
+        speed = f"{work.tokens_per_second:.0f} tokens/s, {work.padding_avoided:.0%} padding avoided"
+        scores = {
+            name.removeprefix("eval_"): value for name, value in logs.items() if name.startswith("eval_")
+        }
         if scores:
             shown = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
             self._say(f"step {state.global_step}/{state.max_steps}, epoch {state.epoch or 0:.2f}: {shown}")

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..encoder import Encoder
 
 
-class TokenizedRows(torch.utils.data.Dataset):  # type: ignore[type-arg]
+class TokenizedRows(torch.utils.data.Dataset):
     """A split's rows as token ids, made once.
 
     Attributes:
@@ -54,7 +54,9 @@ class Collator:
         """`input_ids` and `attention_mask` `[B, S]`, `labels` `[B, ...]`, `rows` `[B]`."""
         tokens = [torch.as_tensor(row["input_ids"]) for row in rows]
         return {
-            "input_ids": torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True, padding_value=self.pad_token_id),
+            "input_ids": torch.nn.utils.rnn.pad_sequence(
+                tokens, batch_first=True, padding_value=self.pad_token_id
+            ),
             "attention_mask": torch.nn.utils.rnn.pad_sequence(
                 [torch.ones_like(row) for row in tokens], batch_first=True, padding_value=0
             ),

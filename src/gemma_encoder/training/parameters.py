@@ -42,11 +42,11 @@ def add_lora(encoder: Encoder, args: EncoderTrainingArguments) -> None:
         lora_dropout=args.lora_dropout,
         target_modules=targets,
     )
-    encoder.backbone = get_peft_model(encoder.backbone, config)  # type: ignore[arg-type]
+    encoder.backbone = get_peft_model(encoder.backbone, config)
 
 
 def parameter_groups(encoder: nn.Module, args: EncoderTrainingArguments) -> list[dict[str, Any]]:
-    """Optimiser groups: backbone and new modules each with their learning rate; vectors (norms, biases) don't decay."""
+    """Optimiser groups: backbone and new modules each at their rate; vectors (norms, biases) don't decay."""
     head_rate = args.learning_rate if args.head_learning_rate is None else args.head_learning_rate
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in encoder.named_parameters():

@@ -1,4 +1,4 @@
-"""`run.json`: what a run was, on what machine, and what came out. Tables and reports are made from these alone."""
+"""`run.json`: what a run was, on what machine, and what came out. Tables are made from these alone."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ def hardware() -> dict[str, Any]:
     """Processor, threads and GPU."""
     cpu = platform.processor() or platform.machine()
     if sys.platform == "linux":
-        names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+        names = [
+            line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")
+        ]
         cpu = names[0].partition(":")[2].strip() if names else cpu
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {"cpu": cpu, "cores": os.cpu_count(), "threads": torch.get_num_threads(), "gpu": gpu}
@@ -56,7 +58,9 @@ def peak_memory() -> dict[str, int]:
 def resolved_arguments(args: EncoderTrainingArguments) -> dict[str, Any]:
     """Our own options and all others that are not transformers' defaults."""
     defaults = TrainingArguments(output_dir=args.output_dir).to_dict()
-    ours = {field.name for field in fields(EncoderTrainingArguments)} - {field.name for field in fields(TrainingArguments)}
+    ours = {field.name for field in fields(EncoderTrainingArguments)} - {
+        field.name for field in fields(TrainingArguments)
+    }
     plain = args.to_dict()
     return {name: value for name, value in plain.items() if name in ours or value != defaults.get(name)}
 

@@ -74,7 +74,7 @@ class EncoderTrainer(Trainer):
             args=args,
             data_collator=Collator(int(encoder.tokenizer.pad_token_id or 0)),
             train_dataset=train_rows,
-            eval_dataset=validation_rows,  # type: ignore[arg-type]
+            eval_dataset=validation_rows,
         )
         self.options = args
         self.remove_callback(ProgressCallback)
@@ -88,8 +88,8 @@ class EncoderTrainer(Trainer):
     ) -> Tensor:
         """Forward and backward over one batch, in as many passes as the token budget asks for.
 
-        Each pass adds `sum of its rows' losses / rows of the whole batch` (all accumulated batches counted), so the
-        gradient is that of the whole batch however it is cut.
+        Each pass adds `sum of its rows' losses / rows of the whole batch` (all accumulated batches counted),
+        so the gradient is that of the whole batch however it is cut.
 
         Raises:
             TrainingError: The loss is not finite; names the rows.
@@ -116,7 +116,9 @@ class EncoderTrainer(Trainer):
                     self.accelerator.backward(loss)
             except (RuntimeError, MemoryError) as error:
                 if is_out_of_memory(error):
-                    raise out_of_memory([[0] * lengths[row] for row in batch], self.options.max_tokens) from error
+                    raise out_of_memory(
+                        [[0] * lengths[row] for row in batch], self.options.max_tokens
+                    ) from error
                 raise
             loss_of_batch += loss.detach()
         self.throughput.add(sum(lengths), mask.numel(), time.perf_counter() - started)
@@ -163,14 +165,16 @@ class EncoderTrainer(Trainer):
     # ---------------------------------------------------------------------------------------- checkpoints
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """Write what training changed. Frozen tensors are those of the decoder and stay out of checkpoints."""
+        """Write what training changed. Frozen tensors are the decoder's own and stay out of checkpoints."""
         folder = Path(output_dir or self.options.output_dir or ".")
         folder.mkdir(parents=True, exist_ok=True)
         state = {name: parameter.detach().contiguous() for name, parameter in self._trained().items()}
         save_file(state, folder / WEIGHTS_FILE)
 
     def _trained(self) -> dict[str, nn.Parameter]:
-        return {name: parameter for name, parameter in self.encoder.named_parameters() if parameter.requires_grad}
+        return {
+            name: parameter for name, parameter in self.encoder.named_parameters() if parameter.requires_grad
+        }
 
     def _load_trained(self, folder: str | Path) -> None:
         path = Path(folder) / WEIGHTS_FILE
@@ -178,7 +182,9 @@ class EncoderTrainer(Trainer):
             state = load_file(path, device=str(self.encoder.device))
         except (OSError, SafetensorError) as error:
             raise CheckpointError(
-                f"The checkpoint can't be read: {error}", where=str(path), fix="delete this checkpoint and resume again"
+                f"The checkpoint can't be read: {error}",
+                where=str(path),
+                fix="delete this checkpoint and resume again",
             ) from error
         if state.keys() != self._trained().keys():
             raise CheckpointError(
@@ -199,22 +205,21 @@ class EncoderTrainer(Trainer):
         folder = Path(str(self.options.output_dir)) / f"checkpoint-{self.state.global_step}"
         try:
             super()._save_checkpoint(model, trial)
-        except (OSError, SafetensorError, RuntimeError) as error:  # torch.save raises RuntimeError on a full disk
+        except (OSError, SafetensorError, RuntimeError) as error:  # RuntimeError: torch.save, disk full
             shutil.rmtree(folder, ignore_errors=True)
+            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
             raise TrainingError(
-                f"The checkpoint can't be written: {getattr(error, 'strerror', None) or str(error).splitlines()[0]}",
+                f"The checkpoint can't be written: {reason}",
                 where=str(folder),
-                fix="free disk space or permit writing, then go on with --resume; earlier checkpoints are intact",
+                fix="free disk space or permit writing, then --resume; earlier checkpoints are intact",
             ) from error
 
 
 def last_checkpoint(folder: str | Path) -> str | None:
-    """The newest whole checkpoint in a folder. One that a kill cut short has no trainer state, which is written last."""
+    """The newest whole checkpoint. One that a kill cut short has no trainer state, which is written last."""
     whole = []
     for path in Path(folder).glob("checkpoint-*"):
         with contextlib.suppress(OSError, ValueError, KeyError):
             step = json.loads((path / TRAINER_STATE_NAME).read_text(encoding="utf-8"))["global_step"]
             whole.append((step, os.fspath(path)))
     return max(whole)[1] if whole else None
-
-

@@ -66,7 +66,9 @@ def train(
     checkpoints = output_dir.with_name(output_dir.name + ".checkpoints")
     found = last_checkpoint(checkpoints)
     if resume and found is None:
-        raise TrainingError("There is no checkpoint to resume", where=str(checkpoints), fix="train without resume")
+        raise TrainingError(
+            "There is no checkpoint to resume", where=str(checkpoints), fix="train without resume"
+        )
     if not resume and checkpoints.exists():
         shutil.rmtree(checkpoints)
 
@@ -101,7 +103,9 @@ def train(
         "hardware": hardware(),
     }
     baseline = majority_baseline(validation_rows.labels.numpy(), task.metrics, task.problem_type)
-    trainer = EncoderTrainer(encoder, _trainer_args(args, task.main_metric, checkpoints), task, train_rows, validation_rows)
+    trainer = EncoderTrainer(
+        encoder, _trainer_args(args, task.main_metric, checkpoints), task, train_rows, validation_rows
+    )
     if args.early_stopping_patience is not None:
         trainer.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
     try:
@@ -122,7 +126,11 @@ def train(
         "metrics": metrics,
         "baseline": baseline,
         "best_step": trainer.state.best_global_step,
-        "history": [entry for entry in trainer.state.log_history if "eval_" + task.main_metric in entry or "loss" in entry],
+        "history": [
+            entry
+            for entry in trainer.state.log_history
+            if "eval_" + task.main_metric in entry or "loss" in entry
+        ],
     }
     _record(run, trainer, started)
     write_run(output_dir, run)
@@ -145,13 +153,18 @@ def _check(encoder: Encoder, data: TaskData, args: EncoderTrainingArguments, out
         raise ConfigError("The training or the validation data has no row", fix="give both at least one row")
     if args.fp16 and encoder.stock_backbone.config.model_type.startswith("gemma"):
         raise ConfigError(
-            "fp16 can't train Gemma: its activations overflow float16", fix="use bf16, or float32 where bf16 is slow"
+            "fp16 can't train Gemma: its activations overflow float16",
+            fix="use bf16, or float32 where bf16 is slow",
         )
     if output_dir.is_dir() and any(output_dir.iterdir()) and not (output_dir / CONFIG_FILE).is_file():
-        raise ConfigError("The output folder holds other files", where=str(output_dir), fix="give a new or empty folder")
+        raise ConfigError(
+            "The output folder holds other files", where=str(output_dir), fix="give a new or empty folder"
+        )
 
 
-def _trainer_args(args: EncoderTrainingArguments, main_metric: str, checkpoints: Path) -> EncoderTrainingArguments:
+def _trainer_args(
+    args: EncoderTrainingArguments, main_metric: str, checkpoints: Path
+) -> EncoderTrainingArguments:
     return replace(
         args,
         output_dir=str(checkpoints),
@@ -206,5 +219,3 @@ def _no_cudnn_attention() -> Iterator[None]:
         yield
     finally:
         torch.backends.cuda.enable_cudnn_sdp(before)
-
-

@@ -1,0 +1,62 @@
+# `make quickstart` and `make test` need Python 3.10 or newer and access to PyPI, nothing else:
+# they make a virtual environment and install into it what constraints.txt pins.
+
+VENV ?= .venv
+PYTHON ?= python3
+QUICKSTART ?= runs/quickstart
+DATA_DIR ?=
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+BENCH_DATA := $(if $(DATA_DIR),--data-dir $(DATA_DIR))
+
+.PHONY: help install quickstart test slow lint format types bench clean
+
+help:
+	@echo "make quickstart  fine-tune Gemma 3 270M on SST-2, judge it, classify two sentences (minutes, on a CPU)"
+	@echo "make test        the tests"
+	@echo "make slow        the tests that take minutes"
+	@echo "make lint        ruff: rules and format      make format  put the format right"
+	@echo "make types       mypy"
+	@echo "make bench       speed against the padded layout and CrossEncoder; DATA_DIR=folder with MRPC"
+	@echo "make install     only the virtual environment; VENV=$(VENV) PYTHON=$(PYTHON)"
+
+install: $(INSTALLED)
+
+# The stamp is newer than what it was installed from, so a second `make` installs nothing.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed: make PYTHON=python3.x" if sys.version_info < (3, 10) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e ".[gemma,st,dev]" -c constraints.txt
+	@touch $@
+
+quickstart: $(INSTALLED)
+	$(BIN)/gemma-encoder train --config recipes/quickstart.yaml --output $(QUICKSTART) --overwrite
+	$(BIN)/gemma-encoder predict --model $(QUICKSTART) \
+		--text "a gripping, funny and wonderfully acted film" \
+		--text "two hours of my life that nobody will give back"
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+slow: $(INSTALLED)
+	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(INSTALLED)
+	$(BIN)/mypy
+
+bench: $(INSTALLED)
+	$(BIN)/python -m benchmarks.training_speed $(BENCH_DATA) --out runs/benchmarks/training_speed.json
+	$(BIN)/python -m benchmarks.scoring_speed $(BENCH_DATA) --out runs/benchmarks/scoring_speed.json
+
+clean:
+	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

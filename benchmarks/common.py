@@ -1,0 +1,154 @@
+"""What both benchmarks share: real rows, the machine, interleaved timing, the table and the JSON file."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from gemma_encoder.errors import DataError
+from gemma_encoder.tasks import TaskData, load_task
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def add_common_options(parser: argparse.ArgumentParser) -> None:
+    """The options that both benchmarks have."""
+    parser.add_argument("--model", default="gemma-3-270m", help="decoder: name, folder, .gguf file or hub id")
+    parser.add_argument("--data-dir", help="folder with MRPC (mrpc/train.parquet, mrpc/validation.parquet)")
+    parser.add_argument("--rounds", type=int, default=5, help="timed rounds; each times every contender once")
+    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES))
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="write the result as JSON to this file")
+
+
+def pair_data(data_dir: str | None) -> tuple[TaskData, str]:
+    """MRPC from `data_dir`; without one, the bundled WNLI, which is pairs of sentences too.
+
+    Returns:
+        The data, and what they are in words, for the result.
+    """
+    if data_dir is not None:
+        return load_task("mrpc", data_dir), "MRPC"
+    try:
+        return load_task("mrpc", source="bundled"), "MRPC"
+    except DataError:
+        return load_task("wnli", source="bundled"), "WNLI (bundled; give --data-dir for MRPC)"
+
+
+def text_rows(rows: Any, texts_of: Sequence[int]) -> list[tuple[str, str]]:
+    """Pairs of texts at these places of a dataset."""
+    chosen = rows.select(texts_of)
+    return list(zip(chosen["text"], chosen["text_pair"], strict=True))
+
+
+def machine(device: str) -> str:
+    """Processor or GPU, threads and versions, in a line."""
+    import transformers
+
+    versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
+    if torch.device(device).type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, {versions}"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{_processor()}, {cores} cores, {torch.get_num_threads()} threads, {versions}"
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def seconds(work: Callable[[], object], device: str) -> float:
+    """Wall time of a call, with the GPU's queue emptied before and after."""
+    _synchronize(device)
+    start = time.perf_counter()
+    work()
+    _synchronize(device)
+    return time.perf_counter() - start
+
+
+def _synchronize(device: str) -> None:
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Rates of two contenders that were timed in turn, round by round.
+
+    Attributes:
+        dtype: Precision they ran in.
+        unit: What the rates count, e.g. `tokens/s`.
+        ours: Name and rates of the contender in question.
+        reference: Name and rates of the one it is held against.
+    """
+
+    dtype: str
+    unit: str
+    ours: tuple[str, list[float]]
+    reference: tuple[str, list[float]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Medians, and the ratio of each round as median, smallest and largest."""
+        ratios = [a / b for a, b in zip(self.ours[1], self.reference[1], strict=True)]
+        return {
+            "dtype": self.dtype,
+            "unit": self.unit,
+            "rounds": len(ratios),
+            "ours": {"name": self.ours[0], "median": median(self.ours[1]), "all": self.ours[1]},
+            "reference": {
+                "name": self.reference[0],
+                "median": median(self.reference[1]),
+                "all": self.reference[1],
+            },
+            "ratio": {"median": median(ratios), "min": min(ratios), "max": max(ratios)},
+        }
+
+
+def interleave(
+    contenders: dict[str, Callable[[], object]], round_number: int, device: str
+) -> dict[str, float]:
+    """Time every contender once, in an order that turns round each round, so that none is favoured."""
+    names = list(contenders)
+    if round_number % 2:
+        names.reverse()
+    return {name: seconds(contenders[name], device) for name in names}
+
+
+def report(
+    title: str, facts: dict[str, Any], comparisons: Sequence[Comparison], out: Path | None
+) -> dict[str, Any]:
+    """Print a Markdown table, write JSON, and return what was written."""
+    result = {"benchmark": title, **facts, "comparisons": [each.to_dict() for each in comparisons]}
+    print(f"\n{title}")
+    for name, value in facts.items():
+        print(f"  {name}: {value}")
+    first = result["comparisons"][0]
+    ours, reference, unit = first["ours"]["name"], first["reference"]["name"], first["unit"]
+    print(f"\n| precision | {ours}, {unit} | {reference}, {unit} | ratio, median of rounds (min to max) |")
+    print("| --- | ---: | ---: | ---: |")
+    for each in result["comparisons"]:
+        ratio = each["ratio"]
+        print(
+            f"| {each['dtype']} | {each['ours']['median']:,.1f} | {each['reference']['median']:,.1f} "
+            f"| {ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f}) |"
+        )
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        print(f"\nwritten to {out}")
+    return result

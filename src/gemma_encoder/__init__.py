@@ -1,0 +1,74 @@
+"""Gemma Encoder: turns decoder language models into encoders for classification and regression.
+
+The names below are the public API; anything else may move between releases. They are imported on first use,
+so that `import gemma_encoder` and `gemma-encoder --help` don't wait for torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .decoders import load_decoder
+    from .dropout import DropoutConfig
+    from .encoder import Encoder, EncoderConfig
+    from .errors import GemmaEncoderError
+    from .evaluation.evaluate import evaluate
+    from .heads import HeadConfig
+    from .inspection import assert_bidirectional
+    from .pooling import PoolingConfig
+    from .scoring import score, score_all
+    from .tasks import load_task
+    from .text import TextConfig
+    from .training import EncoderTrainingArguments, train
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DropoutConfig",
+    "Encoder",
+    "EncoderConfig",
+    "EncoderTrainingArguments",
+    "GemmaEncoderError",
+    "HeadConfig",
+    "PoolingConfig",
+    "TextConfig",
+    "assert_bidirectional",
+    "evaluate",
+    "load_decoder",
+    "load_task",
+    "score",
+    "score_all",
+    "train",
+]
+
+_HOMES = {
+    "DropoutConfig": "dropout",
+    "Encoder": "encoder",
+    "EncoderConfig": "encoder",
+    "EncoderTrainingArguments": "training",
+    "GemmaEncoderError": "errors",
+    "HeadConfig": "heads",
+    "PoolingConfig": "pooling",
+    "TextConfig": "text",
+    "assert_bidirectional": "inspection",
+    "evaluate": "evaluation.evaluate",
+    "load_decoder": "decoders",
+    "load_task": "tasks",
+    "score": "scoring",
+    "score_all": "scoring",
+    "train": "training",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    globals()[name] = value  # found here from now on
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,212 @@
+"""What several verbs need: the terminal, loading an encoder, files written whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import CheckpointError, ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..encoder import Encoder, EncoderConfig
+    from ..losses import ProblemType
+    from .options import EncoderOptions
+
+
+def note(message: str) -> None:
+    """Tell the user something beside the results, on stderr."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 row`, `2 rows`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def print_table(title: str, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Print rows of the same keys: a drawn table on a terminal, aligned plain lines in a log."""
+    rows = [{name: _text(value) for name, value in row.items()} for row in rows]
+    if not rows:
+        return
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(title=title, title_justify="left")
+        for name in rows[0]:
+            table.add_column(name)
+        for row in rows:
+            table.add_row(*row.values())
+        Console().print(table)
+        return
+    widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in rows[0]}
+    print(title)
+    for row in ({name: name for name in widths}, *rows):
+        print("  " + "  ".join(row[name].ljust(width) for name, width in widths.items()).rstrip())
+
+
+def print_facts(title: str, facts: Mapping[str, Any]) -> None:
+    """Print names and values under a title, aligned."""
+    width = max((len(name) for name in facts), default=0)
+    print(title)
+    for name, value in facts.items():
+        print(f"  {name.ljust(width)}  {_text(value)}".rstrip())
+
+
+def quiet_libraries() -> None:
+    """Keep other libraries' progress bars and advice out of our output; their errors still come through."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    for advice in (DeprecationWarning, FutureWarning):  # meant for developers
+        warnings.simplefilter("ignore", advice)
+    warnings.showwarning = lambda message, *_, **__: note(f"warning: {message}")
+    import datasets
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+
+
+def is_encoder_folder(model: str) -> bool:
+    """Whether a `--model` is a folder that this program wrote."""
+    return (Path(model) / "gemma_encoder.json").is_file()
+
+
+def encoder_config(
+    options: EncoderOptions, task: str, template: str, problem_type: ProblemType, labels: Sequence[str]
+) -> EncoderConfig:
+    """Options as an encoder's configuration; what they leave open is `template` and the task's recipe.
+
+    Raises:
+        ConfigError: An option has a value that is not allowed.
+    """
+    from ..dropout import DropoutConfig
+    from ..encoder import EncoderConfig
+    from ..heads import HeadConfig
+    from ..pooling import PoolingConfig
+    from ..text import TextConfig
+    from ..training.recipes import recipe_for
+
+    recipe = recipe_for(task)
+    rates = recipe.dropout if options.dropout is None else options.dropout
+    if isinstance(rates, int | float):
+        dropout = DropoutConfig.uniform(rates)
+    else:
+        dropout = DropoutConfig(**asdict(rates))
+    return EncoderConfig(
+        attention=options.attention,
+        window=options.window,
+        pooling=PoolingConfig(**asdict(options.pooling)),
+        head=HeadConfig(**asdict(options.head)),
+        dropout=dropout,
+        text=TextConfig(
+            template=options.template or template,
+            max_length=recipe.max_length if options.max_length is None else options.max_length,
+            bos=options.bos,
+            eos=options.eos,
+        ),
+        problem_type=problem_type,
+        labels=tuple(labels),
+    )
+
+
+def load_encoder(model: str, dtype: str, device: str) -> Encoder:
+    """Load a trained folder for use.
+
+    Raises:
+        CheckpointError: It isn't a folder of ours, or is not whole.
+        ConfigError: There is no such device.
+    """
+    quiet_libraries()
+    import torch
+
+    from ..encoder import Encoder
+
+    return Encoder.from_pretrained(model, dtype=getattr(torch, dtype), device=pick_device(device))
+
+
+def pick_device(device: str) -> torch.device:
+    """`auto` is the GPU if there is one.
+
+    Raises:
+        ConfigError: There is no such device.
+    """
+    import torch
+
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(
+            f"device is {device!r}, which can't be used", fix="use auto, cpu, cuda or cuda:N"
+        ) from error
+
+
+def refuse_existing(path: str | Path, overwrite: bool) -> None:
+    """Raise ConfigError if `path` is a file, or a folder with something in it, and must not be replaced."""
+    path = Path(path)
+    taken = path.is_file() or (path.is_dir() and any(path.iterdir()))
+    if taken and not overwrite:
+        raise ConfigError(f"The output exists: {path}", fix="choose another --output, or add --overwrite")
+
+
+def check_writable(path: str | Path) -> None:
+    """Raise CheckpointError now, and not after an hour of work, if nothing can be written at `path`."""
+    parent = Path(path).absolute().parent
+    while not parent.exists():
+        parent = parent.parent
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise CheckpointError("No permission to write there", where=str(path), fix="choose another --output")
+
+
+def write_json(path: str | Path, data: Any) -> None:
+    """Write JSON whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(data, file, indent=2, ensure_ascii=False)
+            file.write("\n")
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def length_statistics(lengths: Sequence[int]) -> str:
+    """Token lengths in a line: mean, median, 95th percentile, longest."""
+    if not lengths:
+        return "none"
+    ordered = sorted(lengths)
+    median, high = (ordered[int(share * len(ordered))] for share in (0.5, 0.95))
+    return f"mean {sum(ordered) / len(ordered):.1f}, median {median}, 95% {high}, longest {ordered[-1]}"
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_text, value))
+    return str(value)

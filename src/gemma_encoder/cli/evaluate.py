@@ -1,0 +1,112 @@
+"""`gemma-encoder evaluate`: official metrics of a trained encoder, the majority baseline beside them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ConfigError
+from .common import (
+    check_writable,
+    counted,
+    load_encoder,
+    note,
+    print_facts,
+    print_table,
+    refuse_existing,
+    write_json,
+)
+from .options import ComputeOptions, EvaluateOptions
+from .plan import memory_plan, text_plan
+
+if TYPE_CHECKING:
+    from ..encoder import Encoder
+    from ..evaluation.evaluate import Evaluation
+    from ..tasks import Split, Task
+
+
+def run(options: EvaluateOptions, compute: ComputeOptions) -> None:
+    """Judge, print, write JSON."""
+    if (options.task is None) == (options.file is None):
+        raise ConfigError("Give either --task or --file", fix="--task sst2, or --file rows.csv")
+    if options.json_out:
+        refuse_existing(options.json_out, options.overwrite)
+    encoder = load_encoder(options.model, compute.dtype, compute.device)
+    from ..evaluation.evaluate import evaluate, label_order, texts
+    from ..evaluation.metrics import check_metrics
+
+    task = _task(options, encoder)
+    label_order(encoder, task)
+    check_metrics(options.metrics or task.metrics, task.problem_type, len(task.labels))
+    split = _split(options, task)
+    output = Path(options.json_out or Path(options.model) / f"evaluation-{task.name}.json")
+    if options.dry_run:
+        facts = {
+            "model": options.model,
+            "data": split.source,
+            "columns": (*task.text_columns, task.label_column),
+            "labels": task.labels,
+            "metrics": options.metrics or task.metrics,
+            **text_plan(encoder, texts(split.rows), compute.max_tokens),
+            "bad rows skipped": split.skipped,
+            **memory_plan(encoder),
+            "output": output,
+        }
+        print_facts("Would evaluate (dry run, nothing written):", facts)
+        return
+    check_writable(output)
+    result = evaluate(encoder, split, task, max_tokens=compute.max_tokens, metrics=options.metrics)
+    _print(result, encoder, options.model)
+    write_json(output, {"model": options.model, **result.to_dict()})
+    note(f"written to {output}")
+
+
+def _task(options: EvaluateOptions, encoder: Encoder) -> Task:
+    """The task; that of a file has the model's labels and kind of task."""
+    from ..tasks import DEFAULT_METRICS, Task, get_task
+
+    if options.file is None:
+        return get_task(options.task or "")
+    config = encoder.config
+    columns = (options.text_column, options.text_pair_column)
+    return Task(
+        name=Path(options.file).name.split(".")[0],
+        text_columns=columns if config.text.is_pair else columns[:1],
+        label_column=options.label_column,
+        problem_type=config.problem_type,
+        labels=config.labels,
+        metrics=DEFAULT_METRICS[config.problem_type],
+        template=config.text.template,
+        label_separator=options.label_separator,
+    )
+
+
+def _split(options: EvaluateOptions, task: Task) -> Split:
+    from ..tasks import load_split, read_table
+
+    if options.file is not None:
+        return read_table(options.file, task, skip_bad_rows=options.skip_bad_rows)
+    return load_split(
+        task, options.split or task.validation_split, options.data_dir, source=options.data_source
+    )
+
+
+def _print(result: Evaluation, encoder: Encoder, model: str) -> None:
+    print_table(
+        f"{model} on {result.task}",
+        [
+            {"metric": name, "model": f"{value:.4f}", "majority baseline": f"{result.baseline[name]:.4f}"}
+            for name, value in result.metrics.items()
+        ],
+    )
+    facts: dict[str, Any] = {"rows": f"{result.rows:,} of {result.source}"}
+    if result.note:
+        facts["not the official split"] = result.note
+    limit = encoder.config.text.max_length
+    facts["texts cut"] = f"{counted(result.truncated, 'text')} longer than {limit} tokens"
+    if result.skipped:
+        facts["bad rows skipped"] = result.skipped
+    if result.empty_texts:
+        facts["empty texts"] = result.empty_texts
+    facts["speed"] = f"{result.rows / max(result.seconds, 1e-9):,.1f} rows/s"
+    print_facts("", facts)

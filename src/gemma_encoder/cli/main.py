@@ -1,0 +1,123 @@
+"""Entry point: find the verb, read its options, run it, and turn a user's mistake into one line.
+
+Nothing here or in the option classes imports torch or transformers, so that `--help` answers at once; a verb
+imports them when it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import errno
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+
+from ..errors import GemmaEncoderError
+from .common import note
+
+PROGRAM = "gemma-encoder"
+VERBS = {
+    "adapt": "Turn a decoder into an encoder: attention switched and verified, new pooler and head.",
+    "train": "Train an encoder, or a decoder adapted on the way, on a task or on your own file.",
+    "evaluate": "Judge a trained encoder on a task or a labelled file: official metrics, baseline, JSON.",
+    "predict": "Classify or score texts: CSV, TSV, JSONL, parquet or lines in; JSONL or CSV out; resumable.",
+    "inspect": "Say what a folder is: backbone, policies, measured receptive field, pooler, head, training.",
+}
+EXAMPLES = """\
+  gemma-encoder train --model gemma-3-270m --task sst2 --max_train_rows 1600 --output sst2
+  gemma-encoder evaluate --model sst2 --task sst2
+  gemma-encoder predict --model sst2 --text "a gripping, funny film"
+  gemma-encoder predict --model sst2 --input reviews.csv --keep id --output scores.jsonl"""
+
+USER_ERROR = 2
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+
+# System errors that are about the user's paths or disk, not about this program.
+_PATH_ERRORS = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOENT,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line.
+
+    Args:
+        argv: Arguments after the program's name, `sys.argv[1:]` if None.
+
+    Returns:
+        0 on success, 2 on a user's mistake (one line on stderr), 130 when interrupted.
+    """
+    try:
+        _run(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+        return 0
+    except SystemExit as leaving:  # --help and --print_config
+        return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+    except (argparse.ArgumentError, GemmaEncoderError) as error:
+        return _fail(str(error))
+    except BrokenPipeError:
+        # The reader (`| head`) has all it wanted. Python would complain again when it flushes stdout at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except OSError as error:
+        if error.errno not in _PATH_ERRORS:
+            raise
+        return _fail(f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror))
+    except UnicodeDecodeError as error:
+        return _fail(f"Input is not UTF-8: {error}. Mend: convert it, e.g. with iconv -t utf-8.")
+    except KeyboardInterrupt:
+        note("interrupted")
+        return INTERRUPTED
+
+
+def _run(argv: list[str]) -> None:
+    verb = argv[0] if argv else "--help"
+    if verb in ("-h", "--help", "help"):
+        print(_help())
+    elif verb == "--version":
+        print(f"{PROGRAM} {_version()}")
+    elif verb in VERBS:
+        from . import options
+        from .parsing import parse
+
+        parsed = parse(f"{PROGRAM} {verb}", VERBS[verb], options.OPTIONS[verb], argv[1:])
+        import_module(f".{verb}", __package__).run(*parsed)
+    else:
+        near = difflib.get_close_matches(verb, VERBS, n=1)
+        meant = f"did you mean {near[0]}?" if near else f"the verbs are {', '.join(VERBS)}."
+        raise argparse.ArgumentError(None, f"There is no verb {verb!r}; {meant} See {PROGRAM} --help.")
+
+
+def _help() -> str:
+    verbs = "\n".join(f"  {name:<10}{description}" for name, description in VERBS.items())
+    return (
+        f"usage: {PROGRAM} VERB [options]\n\n"
+        "Turn decoder language models into encoders for classification and regression.\n\n"
+        f"verbs:\n{verbs}\n\nexamples:\n{EXAMPLES}\n\n"
+        f"{PROGRAM} VERB --help shows a verb's options with their defaults; {PROGRAM} --version the version."
+    )
+
+
+def _version() -> str:
+    try:
+        return version(PROGRAM)
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+def _fail(message: str) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return USER_ERROR

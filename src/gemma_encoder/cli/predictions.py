@@ -1,0 +1,226 @@
+"""The output of `predict`: JSONL or CSV that is complete to the last flush, and can be gone on with."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import ConfigError, DataError
+from ..scoring import Scored, probabilities
+
+if TYPE_CHECKING:
+    from ..encoder import EncoderConfig
+    from ..tasks.tables import Row
+    from .options import PredictOptions
+
+DIGITS = 6  # as many as float32 gives; more would only show the order of additions
+
+
+def probabilities_of(config: EncoderConfig, logits: np.ndarray) -> dict[str, float]:
+    """Probability of each label; for regression the value of each score."""
+    values = probabilities(logits, config.problem_type)
+    return {label: round(float(value), DIGITS) for label, value in zip(config.labels, values, strict=True)}
+
+
+def prediction(config: EncoderConfig, logits: np.ndarray) -> Any:
+    """The answer: a label; several (multi-label: those of at least 0.5); a number, or several by name."""
+    values = probabilities_of(config, logits)
+    if config.problem_type == "single_label_classification":
+        return config.labels[int(np.argmax(logits))]
+    if config.problem_type == "multi_label_classification":
+        return [label for label, logit in zip(config.labels, logits, strict=True) if logit >= 0]
+    return values if len(values) > 1 else next(iter(values.values()))
+
+
+@dataclass(frozen=True)
+class Written:
+    """What an output file holds: whole records, the bytes they take (a broken last one is not among them)."""
+
+    records: int
+    size: int
+    header: list[str] | None
+    last_row: int | None
+
+
+class Predictions:
+    """Writes records a buffer at a time, each buffer in one go.
+
+    Attributes:
+        resumed: Rows the output had when it was opened.
+        last_row: Input row number of the last of those.
+        written: Rows added and resumed.
+        flushed: Rows that are in the output.
+    """
+
+    def __init__(
+        self,
+        file: IO[Any],
+        format: str,
+        config: EncoderConfig,
+        keep: Sequence[str],
+        found: Written | None,
+        name: str,
+    ) -> None:
+        self.file, self.format, self.config, self.keep, self.name = file, format, config, keep, name
+        self.resumed = found.records if found else 0
+        self.last_row = found.last_row if found else None
+        self.header = found.header if found else None
+        self.written = self.flushed = self.resumed
+        self._buffer = io.StringIO(newline="")
+
+    def add(self, row: Row, scored: Scored) -> None:
+        """Take a row's scores; they are in the file after the next `flush`.
+
+        Raises:
+            DataError: The row lacks a column to keep.
+            ConfigError: A column to keep has the name of one of ours.
+        """
+        kept = self._kept(row)
+        answer = prediction(self.config, scored.logits)
+        chances = probabilities_of(self.config, scored.logits)
+        truncated = {"truncated": scored.truncated}
+        if self.format == "jsonl":
+            regression = self.config.problem_type == "regression"
+            extra = {} if regression else {"probabilities": chances}
+            ours = {"prediction": answer, **extra, **truncated}
+            self._refuse_collision(kept, ours)
+            record = {"row": row.number, **kept, **ours}
+            self._buffer.write(json.dumps(record, ensure_ascii=False, default=str) + "\n")
+        else:
+            ours = {**_flat(self.config, answer, chances), **truncated}
+            self._refuse_collision(kept, ours)
+            self._write_csv({"row": row.number, **kept, **ours})
+        self.written += 1
+
+    def flush(self) -> None:
+        """Put what was added into the output."""
+        text = self._buffer.getvalue()
+        self.file.write(text.encode() if self.name != "-" else text)
+        self.file.flush()
+        self.flushed = self.written
+        self._buffer = io.StringIO(newline="")
+
+    def _kept(self, row: Row) -> Mapping[str, Any]:
+        if list(self.keep) == ["all"]:
+            return row.record
+        for column in self.keep:
+            if column not in row.record:
+                there = ", ".join(map(repr, row.record))
+                fix = f"the columns are {there}"
+                raise DataError(f"There is no column {column!r} to keep", where=f"row {row.number}", fix=fix)
+        return {column: row.record[column] for column in self.keep}
+
+    def _refuse_collision(self, kept: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+        for column in ("row", *ours):
+            if column in kept:
+                fix = "name the columns to keep without it, or rename it in the input"
+                raise ConfigError(f"Column {column!r} is one of the output's own and can't be kept", fix=fix)
+
+    def _write_csv(self, record: dict[str, Any]) -> None:
+        writer = csv.writer(self._buffer, lineterminator="\n")
+        if self.header is None:
+            self.header = list(record)
+            writer.writerow(self.header)
+        if self.header != list(record):
+            raise DataError(
+                f"Row {record['row']} has columns {', '.join(record)}, the output {', '.join(self.header)}",
+                where=self.name,
+                fix="use JSONL output, or the same options as the run that is resumed",
+            )
+        writer.writerow(
+            [json.dumps(v, ensure_ascii=False) if isinstance(v, list | dict) else v for v in record.values()]
+        )
+
+
+@contextmanager
+def open_predictions(options: PredictOptions, config: EncoderConfig) -> Iterator[Predictions]:
+    """Open the output of a command line.
+
+    Raises:
+        ConfigError: The output exists and nothing says what to do with it, or its format can't be told.
+        DataError: The output can't be resumed: it isn't one of ours.
+    """
+    format = _format(options)
+    if options.output == "-":
+        yield Predictions(sys.stdout, format, config, options.keep, None, "-")
+        return
+    path, found = Path(options.output), None
+    if path.exists() and path.stat().st_size and not options.overwrite:
+        if not options.resume:
+            fix = "add --resume to go on after its rows, or --overwrite to replace it"
+            raise ConfigError(f"The output exists: {path}", fix=fix)
+        found = find_written(path, format)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("r+b" if found else "wb") as file:
+        if found:
+            file.seek(found.size)
+            file.truncate()
+        yield Predictions(file, format, config, options.keep, found, options.output)
+
+
+def find_written(path: Path, format: str) -> Written:
+    """Count the whole records of an output file, however large, and find where the last one ends.
+
+    Raises:
+        DataError: The last record isn't one that `predict` writes.
+    """
+    size = records = 0
+    header: list[str] | None = None
+    last, record, quotes = b"", b"", 0
+    with path.open("rb") as file:
+        for line in file:
+            record, quotes = record + line, quotes + line.count(b'"')
+            # A line end inside a quoted CSV field is not the end of the record.
+            if not line.endswith(b"\n") or (format == "csv" and quotes % 2):
+                continue
+            size += len(record)
+            if format == "csv" and header is None:
+                header = next(csv.reader([record.decode()]))
+            else:
+                records, last = records + 1, record
+            record, quotes = b"", 0
+    try:
+        if format == "csv":
+            fields = dict(
+                zip(header or (), next(csv.reader(io.StringIO(last.decode(), newline="")), ()), strict=False)
+            )
+            row = int(fields["row"]) if records else None
+        else:
+            row = int(json.loads(last)["row"]) if records else None
+    except (ValueError, KeyError, TypeError) as error:
+        fix = "use the output of an interrupted predict with the same format, or --overwrite"
+        raise DataError(
+            "This isn't an output of predict that can be resumed", where=str(path), fix=fix
+        ) from error
+    return Written(records, size, header, row)
+
+
+def _format(options: PredictOptions) -> str:
+    if options.output_format:
+        return options.output_format
+    if options.output == "-":
+        return "jsonl"
+    suffix = Path(options.output).suffix.lower().lstrip(".")
+    if suffix not in ("jsonl", "csv"):
+        fix = "name it .jsonl or .csv, or add --output_format"
+        raise ConfigError(f"Can't tell the format of the output {options.output!r}", fix=fix)
+    return suffix
+
+
+def _flat(config: EncoderConfig, answer: Any, chances: Mapping[str, float]) -> dict[str, Any]:
+    """Prediction and probabilities as CSV columns."""
+    if config.problem_type == "regression":
+        if len(chances) == 1:
+            return {"prediction": answer}
+        return {f"prediction_{name}": value for name, value in chances.items()}
+    joined = "|".join(answer) if isinstance(answer, list) else answer
+    return {"prediction": joined} | {f"probability_{label}": chance for label, chance in chances.items()}

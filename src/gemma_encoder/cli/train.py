@@ -1,0 +1,279 @@
+"""`gemma-encoder train`: an encoder, or a decoder adapted on the way, learns a task."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ConfigError
+from .common import (
+    check_writable,
+    counted,
+    encoder_config,
+    is_encoder_folder,
+    load_encoder,
+    note,
+    print_facts,
+    print_table,
+    quiet_libraries,
+    refuse_existing,
+)
+from .options import EncoderOptions, TrainingOptions, TrainOptions
+from .plan import memory_plan, text_plan
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from ..encoder import Encoder
+    from ..tasks import TaskData
+    from ..training import EncoderTrainingArguments, TrainResult
+
+
+def run(options: TrainOptions, training: TrainingOptions, encoder_options: EncoderOptions) -> None:
+    """Read, adapt, train, save, say how good it is and what to do next."""
+    if (options.task is None) == (options.train_file is None):
+        raise ConfigError("Give either --task or --train_file", fix="--task sst2, or --train_file rows.csv")
+    if not options.dry_run:
+        _check_output(options)
+    quiet_libraries()
+    args = training_arguments(options, training)
+    folder = _load_folder(options, encoder_options)
+    data = _data(options, training, folder)
+    encoder = folder or _from_decoder(options, training, encoder_options, data)
+    from ..evaluation.evaluate import label_order
+    from ..evaluation.metrics import check_metrics
+
+    label_order(encoder, data.task)
+    check_metrics(data.task.metrics, data.task.problem_type, len(data.task.labels))
+    if options.dry_run:
+        _print_plan(options, args, encoder, data)
+        return
+    from ..training import train
+
+    train_rows, validation_rows = len(data.train), len(data.validation)
+    note(f"{data.task.name}: {counted(train_rows, 'row')} to train on, {validation_rows:,} to judge by")
+    try:
+        result = train(encoder, data, args, resume=options.resume)
+    except KeyboardInterrupt:
+        note(f"the checkpoints so far are in {_checkpoints(options)}; go on with --resume")
+        raise
+    _print_result(options, encoder, data, result)
+
+
+def training_arguments(options: TrainOptions, training: TrainingOptions) -> EncoderTrainingArguments:
+    """The options as training arguments: those given, the task's recipe, what --args adds.
+
+    Raises:
+        ConfigError: An option is unknown or has a bad value.
+    """
+    import torch
+
+    from ..training import EncoderTrainingArguments, recipe_for
+    from ..training.arguments import bf16_is_native
+
+    given = asdict(training)
+    extra = given.pop("args")
+    known = {field.name for field in fields(EncoderTrainingArguments) if field.init}
+    for name in extra:
+        if name in given or name == "output_dir":
+            raise ConfigError(
+                f"--args.{name} has an option of its own", fix=f"use --{name.removesuffix('_dir')}"
+            )
+        if name not in known:
+            raise ConfigError(
+                f"There is no training option {name!r}", fix="see transformers.TrainingArguments"
+            )
+    recipe = recipe_for(options.task or "")
+    defaults = {
+        "learning_rate": recipe.learning_rate,
+        "head_learning_rate": recipe.head_learning_rate,
+        "num_train_epochs": recipe.num_train_epochs,
+        "per_device_train_batch_size": recipe.batch_size,
+        "bf16": bf16_is_native() and not extra.get("fp16"),
+        "early_stopping_patience": None,
+    }
+    # transformers wants to be told that bf16 on a machine without a GPU is meant.
+    extra.setdefault("use_cpu", not torch.accelerator.is_available())
+    chosen: dict[str, Any] = {
+        name: defaults[name] if value is None else value for name, value in given.items()
+    }
+    try:
+        return EncoderTrainingArguments(output_dir=options.output, **chosen, **extra)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"A training option has a bad value: {error}", fix="see transformers.TrainingArguments"
+        ) from error
+
+
+def _checkpoints(options: TrainOptions) -> Path:
+    output = Path(options.output)
+    return output.with_name(output.name + ".checkpoints")
+
+
+def _check_output(options: TrainOptions) -> None:
+    check_writable(options.output)
+    if options.resume and options.overwrite:
+        raise ConfigError("--resume keeps the output and --overwrite replaces it", fix="give one of them")
+    if options.resume:
+        return
+    refuse_existing(options.output, options.overwrite)
+    if _checkpoints(options).exists() and not options.overwrite:
+        raise ConfigError(
+            f"An interrupted run left its checkpoints: {_checkpoints(options)}",
+            fix="add --resume to go on, or --overwrite to start again",
+        )
+
+
+def _load_folder(options: TrainOptions, encoder_options: EncoderOptions) -> Encoder | None:
+    """The encoder, if --model is one already."""
+    if not is_encoder_folder(options.model):
+        return None
+    if encoder_options != EncoderOptions():
+        default = asdict(EncoderOptions())
+        changed = [name for name, value in asdict(encoder_options).items() if value != default[name]]
+        raise ConfigError(
+            f"{options.model} is an encoder already: --{changed[0]} can't be changed",
+            fix="leave it out, or train from the decoder",
+        )
+    return load_encoder(options.model, "float32", "cpu")  # the Trainer moves it
+
+
+def _data(options: TrainOptions, training: TrainingOptions, folder: Encoder | None) -> TaskData:
+    from ..tasks import FileTask, load_task
+
+    rows, seed = options.max_train_rows, training.seed
+    if options.task:
+        data = load_task(options.task, options.data_dir, rows, seed, options.data_source)
+        metrics = tuple(options.metrics or data.task.metrics)
+        return replace(data, task=replace(data.task, metrics=metrics))
+    known = folder.config if folder else None  # an adapted folder says what the labels are
+    labels = options.labels or (known.labels if known else None)
+    return FileTask(
+        train=options.train_file or "",
+        validation=options.validation_file,
+        text_column=options.text_column,
+        text_pair_column=options.text_pair_column,
+        label_column=options.label_column,
+        problem_type=options.problem_type or (known.problem_type if known else None),
+        labels=tuple(labels) if labels else None,
+        label_separator=options.label_separator,
+        metrics=tuple(options.metrics) if options.metrics else None,
+        validation_fraction=options.validation_fraction,
+        max_train_rows=rows,
+        seed=seed,
+        skip_bad_rows=options.skip_bad_rows,
+    ).load()
+
+
+def _from_decoder(
+    options: TrainOptions, training: TrainingOptions, encoder_options: EncoderOptions, data: TaskData
+) -> Encoder:
+    from ..encoder import Encoder
+
+    task = data.task
+    name = options.task or ""
+    config = encoder_config(encoder_options, name, task.template, task.problem_type, task.labels)
+    return Encoder.from_decoder(options.model, config, seed=training.seed)
+
+
+def _print_plan(
+    options: TrainOptions, args: EncoderTrainingArguments, encoder: Encoder, data: TaskData
+) -> None:
+    from ..evaluation.evaluate import texts
+    from ..training.parameters import add_lora, set_trainable
+
+    task = data.task
+    steps = -(-len(data.train) // (args.per_device_train_batch_size * args.gradient_accumulation_steps))
+    if args.tune == "lora":
+        add_lora(encoder, args)
+    set_trainable(encoder, args.tune, train_embeddings=args.train_embeddings)
+    trained = sum(p.numel() for p in encoder.parameters() if p.requires_grad)
+    facts: dict[str, Any] = {
+        "model": options.model,
+        "task": f"{task.name} ({task.problem_type})",
+        "columns": (*task.text_columns, task.label_column),
+        "labels": _label_counts(data.train, task.labels, task.problem_type),
+        "template": repr(encoder.config.text.template),
+        "metrics": task.metrics,
+    }
+    for part, rows, source, remark, budget in (
+        ("train", data.train, data.train_source, data.train_note, args.max_tokens),
+        ("validation", data.validation, data.validation_source, data.validation_note, args.eval_max_tokens),
+    ):
+        facts[part] = f"{source}{f' ({remark})' if remark else ''}"
+        plan = text_plan(encoder, texts(rows), budget)
+        facts |= {f"{part} {name}": plan[name] for name in ("rows", "tokens per text", "texts cut")}
+    if data.skipped:
+        facts["bad rows skipped"] = data.skipped
+    optimiser = trained * 12 / 2**20  # gradient and Adam's two moments, float32
+    rate, head_rate = args.learning_rate, args.head_learning_rate
+    facts |= {
+        "steps": f"{steps:,} an epoch, {args.num_train_epochs:g} epochs, batches of "
+        f"{args.per_device_train_batch_size} rows in passes of at most {args.max_tokens:,} tokens",
+        "learning rate": f"{rate:g}, pooler and head {head_rate:g}",
+        "precision": "bfloat16 compute, float32 weights" if args.bf16 else "float32",
+        "tune": f"{args.tune}: {trained:,} parameters",
+        **memory_plan(encoder),
+        "gradients and optimiser": f"{optimiser:,.0f} MiB",
+        "output": options.output,
+    }
+    print_facts("Would train (dry run, nothing written):", facts)
+
+
+def _label_counts(rows: Dataset, labels: tuple[str, ...], problem_type: str) -> str:
+    """How often each label occurs; for regression the range."""
+    values = rows["label"][:]
+    if problem_type == "regression":
+        return f"{labels[0]} from {min(values):g} to {max(values):g}"
+    if problem_type == "multi_label_classification":
+        counts = Counter({index: int(sum(column)) for index, column in enumerate(zip(*values, strict=True))})
+    else:
+        counts = Counter(values)
+    return ", ".join(f"{label} {counts[index]:,}" for index, label in enumerate(labels))
+
+
+def _print_result(options: TrainOptions, encoder: Encoder, data: TaskData, result: TrainResult) -> None:
+    print_table(
+        f"{options.output} on {data.task.name}",
+        [
+            {"metric": name, "model": f"{value:.4f}", "majority baseline": f"{result.baseline[name]:.4f}"}
+            for name, value in result.metrics.items()
+        ],
+    )
+    run = result.run
+    rows, limit = run["data"], encoder.config.text.max_length
+    facts = {
+        "trained on": f"{counted(rows['train_rows'], 'row')} of {data.train_source}",
+        "judged by": f"{counted(rows['validation_rows'], 'row')} of {data.validation_source}",
+        "not the official split" if options.task else "split": "; ".join(
+            filter(None, (data.train_note, data.validation_note))
+        ),
+        "texts cut": f"{counted(rows['truncated'], 'text')} longer than {limit} tokens",
+        "bad rows skipped": data.skipped,
+        "empty texts": data.empty_texts,
+        "speed": f"{run['tokens_per_second']:,.0f} tokens/s, {run['padding_avoided']:.0%} padding avoided",
+        "time": f"{run['wall_seconds']:,.0f} s",
+    }
+    print_facts("", {name: fact for name, fact in facts.items() if fact})
+    file = options.validation_file or "FILE"
+    where = f" --data_dir {options.data_dir}" if options.data_dir else ""
+    columns = "".join(
+        f" --{name} {column}"
+        for name, column, default in (
+            ("text_column", options.text_column, "text"),
+            ("text_pair_column", options.text_pair_column or "text_pair", "text_pair"),
+            ("label_column", options.label_column, "label"),
+            ("label_separator", f"'{options.label_separator}'", "'None'"),
+        )
+        if column != default
+    )
+    judge = f"--task {options.task}{where}" if options.task else f"--file {file}{columns}"
+    sample = '--text "one text" --text_pair "another"' if data.task.is_pair else '--text "one text"'
+    print(
+        f"\nThe model is in {options.output}, the record of the run in {options.output}/run.json. Next:\n"
+        f"  gemma-encoder predict --model {options.output} {sample}\n"
+        f"  gemma-encoder evaluate --model {options.output} {judge}\n"
+        f"  gemma-encoder inspect --model {options.output}"
+    )

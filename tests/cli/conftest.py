@@ -1,0 +1,74 @@
+"""A tiny decoder in a folder, and encoders adapted from it by the command itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gemma_encoder.cli.main import main
+from gemma_encoder.testing import tiny_decoder
+
+SMALL = ["--max_length", "24", "--head.width", "8"]
+
+
+@pytest.fixture(scope="session")
+def decoder_folder(tmp_path_factory) -> Path:
+    """A Gemma 3 of four layers with random weights, as transformers saves it."""
+    folder = tmp_path_factory.mktemp("decoders") / "tiny"
+    decoder = tiny_decoder("gemma3")
+    decoder.backbone.save_pretrained(folder)
+    decoder.tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def adapt(decoder_folder, tmp_path_factory) -> Callable[..., Path]:
+    """Make an encoder folder with `gemma-encoder adapt` and more options."""
+
+    def make(*options: str) -> Path:
+        folder = tmp_path_factory.mktemp("encoders") / "model"
+        assert main(["adapt", "--model", str(decoder_folder), "--output", str(folder), *SMALL, *options]) == 0
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def encoder_folder(adapt) -> Path:
+    """An encoder of single texts with the labels bad and good."""
+    return adapt("--labels", "bad,good")
+
+
+@pytest.fixture(scope="session")
+def pair_folder(adapt) -> Path:
+    """An encoder of pairs with three labels."""
+    return adapt("--labels", "no,maybe,yes", "--pairs")
+
+
+@pytest.fixture
+def run(capfd) -> Callable[..., tuple[int, str, str]]:
+    """Run a command line in this process: exit status, stdout, stderr."""
+
+    def command(*arguments: object) -> tuple[int, str, str]:
+        capfd.readouterr()
+        status = main([str(argument) for argument in arguments])
+        captured = capfd.readouterr()
+        return status, captured.out, captured.err
+
+    return command
+
+
+@pytest.fixture
+def refused(run) -> Callable[..., str]:
+    """Run a command line that must end with exit status 2 and one line on stderr; gives the line."""
+
+    def command(*arguments: object) -> str:
+        status, _, err = run(*arguments)
+        assert status == 2, err
+        errors = [line for line in err.splitlines() if line.startswith("error: ")]
+        assert len(errors) == 1 and err.endswith(errors[0] + "\n") and "Traceback" not in err, err
+        return errors[0]
+
+    return command

@@ -1,0 +1,175 @@
+"""Command lines and YAML files to options; errors in one line; start-up without torch."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from dataclasses import asdict, fields
+
+import pytest
+
+from gemma_encoder.cli.main import VERBS, main
+from gemma_encoder.cli.options import (
+    OPTIONS,
+    AdaptOptions,
+    DropoutOptions,
+    EncoderOptions,
+    HeadOptions,
+    PoolingOptions,
+)
+from gemma_encoder.cli.parsing import _field_help, normalise, parse
+from gemma_encoder.dropout import DropoutConfig
+from gemma_encoder.heads import HeadConfig
+from gemma_encoder.pooling import PoolingConfig
+
+BASE = ["--model", "m", "--output", "o"]
+
+
+def adapt_options(*arguments: str):
+    return parse("gemma-encoder adapt", "", OPTIONS["adapt"], [*BASE, *arguments])
+
+
+@pytest.mark.parametrize(
+    ("options", "config"),
+    [(PoolingOptions, PoolingConfig), (HeadOptions, HeadConfig), (DropoutOptions, DropoutConfig)],
+)
+def test_options_have_the_fields_and_defaults_of_the_configs_they_stand_for(options, config):
+    assert asdict(options()) == asdict(config())
+
+
+def test_every_option_has_help_and_every_verb_has_options():
+    assert set(OPTIONS) == set(VERBS)
+    for kinds in OPTIONS.values():
+        for kind in kinds:
+            undescribed = {field.name for field in fields(kind)} - set(_field_help(kind))
+            assert not undescribed, (kind, undescribed)
+
+
+@pytest.mark.parametrize(
+    "spelling", [["--labels", "a,b"], ["--labels=[a, b]"], ["--labels", "a", "--labels", "b"]]
+)
+def test_lists_by_commas_brackets_or_repetition(spelling):
+    assert adapt_options(*spelling)[0].labels == ["a", "b"]
+
+
+def test_free_texts_are_taken_to_the_letter():
+    texts = ["a, b", "[1] x", "- x", "null", 'say "no"', "--text", "k: v", "1"]
+    words = [word for text in texts for word in ("--text", text)]
+    options, _ = parse("gemma-encoder predict", "", OPTIONS["predict"], ["--model", "m", *words])
+    assert options.text == texts
+
+
+def test_flags_need_no_value_and_dashes_are_underscores():
+    assert adapt_options("--dry-run")[0].dry_run is True
+    assert adapt_options("--dry_run", "false")[0].dry_run is False
+    assert adapt_options("--max-length=9")[1].max_length == 9
+    assert normalise(["--a-b=c-d", "e-f", "-"], ()) == ["--a_b=c-d", "e-f", "-"]
+
+
+def test_dropout_is_one_rate_or_a_rate_each():
+    assert adapt_options("--dropout", "0.2")[1].dropout == 0.2
+    assert adapt_options("--dropout.head", "0.3")[1].dropout == DropoutOptions(head=0.3)
+
+
+def test_yaml_file_with_overrides_and_print_config_round_trip(tmp_path, run):
+    file = tmp_path / "adapt.yaml"
+    file.write_text("model: m\noutput: o\nlabels: [a, b]\npooling: {kind: last_k, k: 3}\n")
+    arguments = ["--config", str(file), "--pooling.k", "5"]
+    options, encoder = parse("gemma-encoder adapt", "", OPTIONS["adapt"], arguments)
+    assert (options.labels, encoder.pooling) == (["a", "b"], PoolingOptions("last_k", 5))
+    status, printed, _ = run("adapt", *arguments, "--print_config")
+    assert status == 0
+    file.write_text(printed)
+    assert parse("gemma-encoder adapt", "", OPTIONS["adapt"], ["--config", str(file)]) == (options, encoder)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["foo"], "There is no verb 'foo'"),
+        (["predct"], "did you mean predict?"),
+        (["adapt"], "Required, but not given: --model, --output"),
+        (["adapt", *BASE, "--modle", "x"], "There is no option modle; did you mean --model?"),
+        (["adapt", *BASE, "--pooling.kind", "x"], "--pooling.kind is 'x', expected one of 'mean', 'first_k'"),
+        (["adapt", *BASE, "--max_length", "x"], "--max_length is 'x', expected int"),
+        (["adapt", *BASE, "--dropout", "x"], "--dropout is 'x', expected float"),
+        (["adapt", *BASE, "--config", "no.yaml"], "--config: there is no file"),
+        (["adapt", "--model"], "expected one argument"),
+        (["adapt", *BASE, "--labels"], "--labels needs a value"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line_and_status_2(refused, arguments, message):
+    assert message in refused(*arguments)
+
+
+def test_a_yaml_file_with_an_unknown_or_broken_line_is_refused(refused, tmp_path):
+    file = tmp_path / "x.yaml"
+    file.write_text("model: m\noutput: o\nmodle: x\n")
+    assert "modle" in refused("adapt", "--config", file)
+    file.write_text("model: [m\n")
+    assert "no readable YAML" in refused("adapt", "--config", file)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["--version"], *([verb, "--help"] for verb in VERBS)])
+def test_help_names_every_option_with_its_default(run, arguments):
+    status, out, err = run(*arguments)
+    assert status == 0 and out and not err
+    if len(arguments) == 2:
+        for kind in OPTIONS[arguments[0]]:
+            assert all(f"--{field.name}" in out for field in fields(kind))
+        assert "%(" not in out and "<class" not in out
+
+
+def test_help_loads_neither_torch_nor_transformers():
+    code = (
+        "import sys, json; from gemma_encoder.cli.main import main\n"
+        f"[main([verb, '--help']) for verb in {list(VERBS)}]\n"
+        "heavy = ('torch', 'transformers', 'datasets', 'numpy')\n"
+        "print(json.dumps([name for name in heavy if name in sys.modules]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout.splitlines()[-1]) == []
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "message"),
+    [
+        (PermissionError(13, "Permission denied", "/x"), 2, "error: Permission denied: /x"),
+        (OSError(28, "No space left on device"), 2, "error: No space left on device"),
+        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"), 2, "error: Input is not UTF-8"),
+        (argparse.ArgumentError(None, "two\nlines"), 2, "error: two lines"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_what_a_verb_raises_becomes_a_status_and_a_line(monkeypatch, run, raised, status, message):
+    def fail(*_):
+        raise raised
+
+    monkeypatch.setattr("gemma_encoder.cli.inspect.run", fail)
+    ended, _, err = run("inspect", "--model", "m")
+    assert (ended, err.startswith(message), err.count("\n")) == (status, True, 1)
+
+
+def test_an_error_of_ours_keeps_its_traceback(monkeypatch):
+    def fail(*_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("gemma_encoder.cli.inspect.run", fail)
+    with pytest.raises(ZeroDivisionError):
+        main(["inspect", "--model", "m"])
+
+
+def test_encoder_options_are_those_of_the_encoder():
+    """Options left alone give the encoder's own defaults; what they leave open is the recipe's."""
+    from gemma_encoder.cli.common import encoder_config
+    from gemma_encoder.encoder import EncoderConfig
+    from gemma_encoder.training import recipe_for
+
+    recipe, kind = recipe_for("sst2"), EncoderConfig().problem_type
+    made = encoder_config(EncoderOptions(), "sst2", "{text}", kind, ["0", "1"])
+    assert (made.dropout.embedding, made.text.max_length) == (recipe.dropout, recipe.max_length)
+    made = encoder_config(EncoderOptions(dropout=0.0, max_length=512), "sst2", "{text}", kind, ["0", "1"])
+    assert made == EncoderConfig()
+    assert AdaptOptions("m", "o").problem_type == EncoderConfig().problem_type

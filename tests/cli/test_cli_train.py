@@ -1,0 +1,238 @@
+"""`train`: options to arguments, a file or a task to a folder, an interruption, bad input."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, fields
+
+import pytest
+from safetensors.torch import load_file
+
+from gemma_encoder.cli.main import main
+from gemma_encoder.cli.options import TrainingOptions, TrainOptions
+from gemma_encoder.cli.train import training_arguments
+from gemma_encoder.encoder import Encoder
+from gemma_encoder.errors import ConfigError
+from gemma_encoder.training import EncoderTrainer, EncoderTrainingArguments, recipe_for
+
+WORDS = {
+    "good": ["a very good film", "good text", "very very good"],
+    "bad": ["a bad film", "bad text", "not it"],
+}
+FAST = ["--epochs", 2, "--batch_size", 4, "--max_length", 24, "--bf16", "false", "--head.width", 8]
+
+
+def labelled(path, count=24, header="text,label"):
+    rows = [f"{WORDS[label][i % 3]} {i},{label}" for i in range(count // 2) for label in ("good", "bad")]
+    path.write_text("\n".join([header, *rows]) + "\n")
+    return path
+
+
+@pytest.fixture
+def train_file(tmp_path):
+    return labelled(tmp_path / "train.csv")
+
+
+@pytest.fixture
+def command(decoder_folder, train_file, tmp_path):
+    paths = ["--model", decoder_folder, "--train_file", train_file, "--output", tmp_path / "out"]
+    return ["train", *paths, *FAST]
+
+
+def test_defaults_are_those_of_the_training_arguments_and_the_recipe(tmp_path):
+    ours, theirs = asdict(TrainingOptions()), {f.name: f.default for f in fields(EncoderTrainingArguments)}
+    open_ones = {"args", *(name for name, value in ours.items() if value is None)}
+    assert {n: v for n, v in ours.items() if n not in open_ones} == {
+        n: theirs[n] for n in ours if n not in open_ones
+    }
+    args = training_arguments(TrainOptions("m", str(tmp_path), task="sst2"), TrainingOptions())
+    recipe = recipe_for("sst2")
+    assert (args.learning_rate, args.num_train_epochs) == (recipe.learning_rate, recipe.num_train_epochs)
+    assert (args.head_learning_rate, args.train_batch_size) == (recipe.head_learning_rate, recipe.batch_size)
+
+
+def test_every_other_field_of_the_training_arguments_passes_through(tmp_path):
+    options = TrainOptions("m", str(tmp_path), task="sst2")
+    args = training_arguments(options, TrainingOptions(learning_rate=3e-4, args={"adam_beta2": 0.98}))
+    assert (args.adam_beta2, args.learning_rate) == (0.98, 3e-4)
+    for name, value in (
+        ("adam_beat2", 1),
+        ("seed", 1),
+        ("save_strategy", "never"),
+    ):
+        with pytest.raises(ConfigError):
+            training_arguments(options, TrainingOptions(args={name: value}))
+
+
+def test_a_file_to_a_folder_that_predicts(run, command, tmp_path, train_file):
+    validation = labelled(tmp_path / "dev.csv", count=10)
+    status, printed, err = run(*command, "--validation_file", validation)
+    assert status == 0, err
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert (record["data"]["train_rows"], record["data"]["validation_rows"]) == (24, 10)
+    assert (
+        f"{record['metrics']['accuracy']:.4f}" in printed
+        and "majority baseline" in printed
+        and "0.5000" in printed
+    )
+    # What was printed as next steps works.
+    assert f"gemma-encoder evaluate --model {tmp_path / 'out'} --file {validation}" in printed
+    status, judged, _ = run("evaluate", "--model", tmp_path / "out", "--file", validation)
+    assert status == 0 and f"{record['metrics']['accuracy']:.4f}" in judged
+    status, out, _ = run("predict", "--model", tmp_path / "out", "--text", "a good film")
+    assert status == 0 and json.loads(out)["prediction"] in ("good", "bad")
+    status, out, _ = run("inspect", "--model", tmp_path / "out")
+    assert status == 0 and "finished" in out
+
+
+def test_pairs_of_a_task_from_an_adapted_folder_with_lora(run, adapt, tmp_path):
+    data, lines = tmp_path / "rte", []
+    data.mkdir()
+    for i in range(16):
+        lines.append(json.dumps({"sentence1": f"the film {i}", "sentence2": "good", "label": i % 2}))
+    for name in ("train_sample", "validation_sample"):
+        (data / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    model = adapt("--task", "rte", "--max_length", "64")
+    arguments = ["--model", model, "--task", "rte", "--data-dir", tmp_path, "--output", tmp_path / "out"]
+    status, printed, err = run("train", *arguments, "--tune", "lora", "--max_train_rows", 8, *FAST[:4])
+    assert status == 0, err
+    assert "8 rows" in printed and "--text_pair" in printed
+    assert Encoder.from_pretrained(tmp_path / "out").config.labels == ("entailment", "not_entailment")
+
+
+@pytest.mark.parametrize("labels", [[0.5, 1.25, 3, 2], ["a|b", "b", "a", "a|b"]])
+def test_regression_and_multi_label_files(run, decoder_folder, tmp_path, labels):
+    path = tmp_path / "train.csv"
+    path.write_text("text,label\n" + "".join(f"film {i},{labels[i % 4]}\n" for i in range(16)))
+    extra = ["--label_separator", "|"] if "|" in str(labels[0]) else []
+    arguments = ["--model", decoder_folder, "--train_file", path, "--output", tmp_path / "out"]
+    status, printed, err = run("train", *arguments, *FAST, *extra)
+    assert status == 0, err
+    assert ("pearson" if not extra else "f1_micro") in printed
+
+
+def test_dry_run_says_the_plan_and_writes_nothing(run, command, tmp_path):
+    before = sorted(tmp_path.iterdir())
+    status, printed, _ = run(*command, "--dry_run")
+    assert status == 0 and sorted(tmp_path.iterdir()) == before
+    for fact in (
+        "labels                      bad 1",
+        "validation rows",
+        "6 an epoch, 2 epochs",
+        "text, label",
+        "tokens per text",
+    ):
+        assert fact in printed, printed
+
+
+def test_an_interrupted_run_resumes_to_the_same_weights(run, refused, command, tmp_path, monkeypatch):
+    assert run(*command)[0] == 0
+    whole = load_file(tmp_path / "out" / "model.safetensors")
+    again = [word if word != tmp_path / "out" else tmp_path / "again" for word in command]
+    step, calls = EncoderTrainer.training_step, []
+
+    def interrupted(self, *arguments, **options):
+        calls.append(1)
+        if len(calls) == 9:
+            raise KeyboardInterrupt
+        return step(self, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EncoderTrainer, "training_step", interrupted)
+        status, _, err = run(*again)
+    assert status == 130 and "--resume" in err and not (tmp_path / "again").exists()
+    assert "--resume" in refused(*again)  # nothing is started over by mistake
+    assert run(*again, "--resume")[0] == 0
+    resumed = load_file(tmp_path / "again" / "model.safetensors")
+    assert whole.keys() == resumed.keys() and all(whole[name].equal(resumed[name]) for name in whole)
+
+
+@pytest.mark.parametrize(
+    ("content", "messages"),
+    [
+        ("text,label\nx,good\nx,good\n", ["one class"]),
+        ("text,klass\nx,good\n", ["'label'", "'klass'"]),
+        ("", ["no rows"]),
+        ("text,label\nx,good\ny\n", ["line 3"]),
+        ("text,label\nx,good\ny,\nz,bad\n", ["line 3", "label"]),
+    ],
+)
+def test_bad_files_are_refused_before_anything_is_written(
+    refused, command, train_file, tmp_path, content, messages
+):
+    train_file.write_text(content)
+    line = refused(*command)
+    assert all(message in line for message in [*messages, "train.csv"]), line
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unseen_label_in_the_validation_file_names_row_and_label(refused, command, tmp_path):
+    path = tmp_path / "dev.csv"
+    path.write_text("text,label\nx,good\ny,ugly\n")
+    line = refused(*command, "--validation_file", path)
+    assert "dev.csv, line 3" in line and "'ugly'" in line
+
+
+def test_bad_rows_are_skipped_and_counted(run, command, train_file, tmp_path):
+    with train_file.open("ab") as file:
+        file.write(b"\xff\xfe,good\nonly one field\n")
+    status, printed, err = run(*command, "--skip-bad-rows")
+    assert status == 0, err
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["data"]["skipped"] == 2
+    assert any("bad rows skipped" in line and line.endswith(" 2") for line in printed.splitlines())
+
+
+def test_options_that_contradict_are_refused(
+    refused, command, encoder_folder, decoder_folder, train_file, tmp_path
+):
+    out = ["--output", tmp_path / "out"]
+    assert "--task or --train_file" in refused("train", "--model", decoder_folder, *out)
+    assert "can't be changed" in refused(
+        "train", "--model", encoder_folder, "--train_file", train_file, *out, "--attention", "causal"
+    )
+    assert "pairs" in refused(*command, "--text_pair_column", "label", "--template", "{text}")
+    assert "'pearson'" in refused(*command, "--metrics", "pearson")
+    assert "'adam_beta3'" in refused(*command, "--args.adam_beta3", "1")
+    assert "tune" in refused(*command, "--tune", "all")
+    assert "no checkpoint" in refused(*command, "--resume")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_that_exists_is_not_touched(refused, command, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "precious").write_text("x")
+    assert "--overwrite" in refused(*command)
+    assert "other files" in refused(*command, "--overwrite")
+    assert (tmp_path / "out" / "precious").read_text() == "x"
+
+
+def test_a_non_finite_loss_stops_and_names_the_rows(refused, command, monkeypatch):
+    loss = Encoder.loss
+    monkeypatch.setattr(
+        Encoder, "loss", lambda self, *arguments, **options: loss(self, *arguments, **options) * float("nan")
+    )
+    line = refused(*command)
+    assert "rows" in line and "nan" in line
+
+
+def test_out_of_memory_names_the_budget(refused, command, monkeypatch):
+    def forward(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(Encoder, "forward", forward)
+    assert "max_tokens=2048" in refused(*command)
+
+
+def test_a_full_disk_while_saving_is_one_line(refused, command, monkeypatch, tmp_path):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("gemma_encoder.training.trainer.save_file", full)
+    assert "No space left" in refused(*command)
+    assert not (tmp_path / "out").exists()
+
+
+def test_main_returns_the_status_of_a_missing_model(capfd, tmp_path, train_file):
+    arguments = ["train", "--model", str(tmp_path / "none"), "--train_file", str(train_file), "--output", "x"]
+    assert main(arguments) == 2
+    assert str(tmp_path / "none") in capfd.readouterr().err
