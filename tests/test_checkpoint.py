@@ -225,13 +225,12 @@ def test_cross_encoder_reads_beyond_the_decoders_position_limit_as_we_do(tmp_pat
 
 
 def test_cross_encoder_agrees_on_a_row_of_just_the_limit_whose_tail_merged(tmp_path):
-    # " " + "a" is one token, so this row does not end in the suffix, and sentence-transformers writes it
-    # over.
+    # " a" is one token, so this row does not end in the suffix, and sentence-transformers puts that over it.
     row = "bad b b "
-    length = len(tiny_decoder("llama").tokenizer(f"<bos>{row}a<eos>", add_special_tokens=False)["input_ids"])
-    encoder = encoder_of("llama", text=TextConfig("{text}a", max_length=length), pooling=last_k(1))
+    tokens = tiny_decoder("llama").tokenizer(f"<bos>{row}a<eos>", add_special_tokens=False).input_ids
+    encoder = encoder_of("llama", text=TextConfig("{text}a", max_length=len(tokens)), pooling=last_k(1))
     encoder.save_pretrained(tmp_path / "model")
-    assert encoder.tokenize([row]).truncated == [False]
+    assert encoder.tokenize([row]).truncated == [False] and encoder.tokenize([row]).input_ids != [tokens]
     np.testing.assert_allclose(served(tmp_path / "model", [row]), scores(encoder, [row]), atol=1e-4)
 
 
@@ -395,6 +394,10 @@ def without(path: Path, tensor: str) -> None:
     save_file(tensors, path, metadata={"format": "pt"})
 
 
+def reshaped(path: Path, tensor: str) -> None:
+    save_file({**load_file(path), tensor: torch.zeros(7)}, path, metadata={"format": "pt"})
+
+
 def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
@@ -418,6 +421,14 @@ def cut(path: Path) -> None:
             lambda f: without(f / "model.safetensors", "layers.2.mlp.up_proj.weight"),
             r"layers\.2\.mlp\.up_proj\.weight",
         ),
+        (
+            lambda f: reshaped(f / "model.safetensors", "norm.weight"),
+            r"norm\.weight is \(7,\), should be \(32,\)",
+        ),
+        (
+            lambda f: reshaped(f / "3_Dense/model.safetensors", "linear.bias"),
+            r"head does not fit.*layers\.0\.bias",
+        ),
         (lambda f: (f / "4_Dense/model.safetensors").unlink(), r"model\.safetensors is missing.*4_Dense"),
         (lambda f: shutil.rmtree(f / "4_Dense"), "4_Dense is missing"),
         (lambda f: cut(f / "model.safetensors"), r"can't be read.*model/model\.safetensors"),
@@ -429,6 +440,13 @@ def cut(path: Path) -> None:
         (lambda f: (f / "gemma_encoder.json").write_text("{"), r"gemma_encoder\.json can't be read"),
         (lambda f: (f / "gemma_encoder.json").write_text("[]"), r"gemma_encoder\.json can't be read"),
         (lambda f: edit(f / "gemma_encoder.json", lambda d: d.update(format_version=2)), "format 2.*newer"),
+        (
+            lambda f: edit(f / "gemma_encoder.json", lambda d: d.update(output_shift="1")),
+            "output_shift is '1'",
+        ),
+        (lambda f: edit(f / "gemma_encoder.json", lambda d: d.update(encoder=[])), r"encoder is \[\]"),
+        (lambda f: edit(f / "gemma_encoder.json", lambda d: d.update(adapter={})), r"adapter is {}"),
+        (lambda f: edit(f / "gemma_encoder.json", lambda d: d.update(files=None)), "files is None"),
         (
             lambda f: edit(f / "gemma_encoder.json", lambda d: d.pop("output_scale")),
             "'output_scale' is missing",
@@ -447,12 +465,14 @@ def cut(path: Path) -> None:
         ),
     ],
 )
-def test_a_broken_folder_is_refused_with_the_reason(break_it, message, folder):
+def test_a_broken_folder_is_refused_with_the_reason(break_it, message, folder, capfd):
     break_it(folder)
+    capfd.readouterr()
     with pytest.raises(CheckpointError, match=message) as caught:
         Encoder.from_pretrained(folder)
     assert str(folder) in str(caught.value) and "Mend:" in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")  # the error says it all
 
 
 def test_a_folder_that_is_no_encoder_is_told_what_it_looks_like(tmp_path, decoder_folder, folder):
@@ -570,21 +590,40 @@ def test_a_failure_while_moving_in_is_undone(failing, tmp_path, monkeypatch):
     assert tree(folder) == before
 
 
-def test_a_kill_while_moving_in_is_refused_not_misread(tmp_path, monkeypatch):
+def test_ctrl_c_while_moving_in_is_undone(tmp_path, monkeypatch):
     folder = tmp_path / "model"
     encoder_of().save_pretrained(folder)
-    rename = Path.rename
+    before, rename = tree(tmp_path), Path.rename
 
-    def killed(self, target):
+    def interrupted(self, target):
         if self.name == "tokenizer.json" and self.parent.name == "new":
             raise KeyboardInterrupt
         return rename(self, target)
 
-    monkeypatch.setattr(Path, "rename", killed)
+    monkeypatch.setattr(Path, "rename", interrupted)
     with pytest.raises(KeyboardInterrupt):
+        encoder_of("llama").save_pretrained(folder)
+    assert tree(tmp_path) == before
+
+
+def test_what_stops_while_moving_in_is_refused_not_misread_nor_lost(tmp_path, monkeypatch):
+    folder = tmp_path / "model"
+    encoder_of().save_pretrained(folder)
+    before, moved, rename = tree(folder), [], Path.rename
+
+    def stops(self, target):
+        moved.extend([self] if self.name == "tokenizer.json" and self.parent.name == "new" else [])
+        if moved:  # from here on nothing can be moved, not even back
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", stops)
+    with pytest.raises(CheckpointError, match="Input/output error"):
         encoder_of("llama").save_pretrained(folder)
     with pytest.raises(CheckpointError, match=r"gemma_encoder\.json is missing"):
         Encoder.from_pretrained(folder)
+    [old] = folder.glob(".saving-*/old")
+    assert tree(old) == before
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

@@ -301,13 +301,13 @@ def test_a_folder_of_the_same_name_goes_first(tmp_path, monkeypatch):
     assert load_decoder("gemma-3-270m").backbone.config.model_type == "llama"
 
 
-# ------------------------------------------------------------------------------------ GGUF files and the cache
+# ----------------------------------------------------------------------------------- GGUF files and the cache
 
 TOKENS = ["<unk>", "<s>", "</s>", "a", "b", "c", "Ġ", "ab", "Ġa", *"defghijklmnopqrstuvwxyz"]
 
 
 def write_gguf(path: Path, backbone: PreTrainedModel, tokens: list[str] = TOKENS) -> Path:
-    """A llama in the layout of llama.cpp: its tensor names, its interleaved rotary rows, a byte-pair tokenizer."""
+    """A llama in the layout of llama.cpp: its tensor names, interleaved rotary rows, byte-pair tokens."""
     gguf = pytest.importorskip("gguf")
     config, weights = backbone.config, {n: t.numpy() for n, t in backbone.state_dict().items()}
     writer = gguf.GGUFWriter(path, "llama")
@@ -473,7 +473,8 @@ def test_a_gguf_file_without_the_package_that_reads_them(tmp_path, cache, monkey
 
 
 @pytest.mark.parametrize(
-    "error", [ValueError("sha256 did not match"), ModuleNotFoundError("No module named 'part3'"), StopIteration()]
+    "error",
+    [ValueError("sha256 did not match"), ModuleNotFoundError("No module named 'part3'"), StopIteration()],
 )
 def test_a_damaged_package_of_a_named_decoder(error, cache, monkeypatch):
     def damaged(_: Path) -> Path:
@@ -518,12 +519,16 @@ def test_gemma_3_270m_is_what_its_makers_describe(gemma):
     assert thetas == {"sliding_attention": 10_000, "full_attention": 1_000_000}
     assert sum(p.numel() for p in gemma.backbone.parameters()) == 268_098_176
     assert gemma.tokenizer("hello world")["input_ids"] == [2, 23391, 1902]
-    assert (gemma.tokenizer.pad_token_id, gemma.tokenizer.eos_token_id, gemma.tokenizer.bos_token_id) == (0, 1, 2)
+    assert (gemma.tokenizer.pad_token_id, gemma.tokenizer.eos_token_id, gemma.tokenizer.bos_token_id) == (
+        0,
+        1,
+        2,
+    )
 
 
 @pytest.mark.real_weights
 def test_gemma_3_270m_predicts_english(gemma):
-    """Scrambled weights, a wrong rotary base or a missing embedding scale would give 12 nats, as by chance."""
+    """Scrambled weights, a wrong rotary base or no embedding scale gives about 12 nats, as chance does."""
     text = "The capital of France is Paris, and the capital of Germany is Berlin."
     ids = gemma.tokenizer(text, return_tensors="pt")["input_ids"]
     with torch.no_grad():

@@ -148,6 +148,8 @@ def test_text_that_is_no_unicode_is_refused():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"template": 3}, "template is 3"),
+        ({"eos": "no"}, "eos is 'no'"),
         ({"template": "no slot"}, "write {text} once"),
         ({"template": "{text} {text}"}, "write {text} once"),
         ({"template": "{text_pair} {text}"}, "behind {text}"),

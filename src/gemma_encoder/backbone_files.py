@@ -184,13 +184,13 @@ def _label_names(path: Path, config: EncoderConfig) -> None:
 
 
 def _load_stock(folder: Path, dtype: torch.dtype) -> nn.Module:
-    backbone, report = AutoModel.from_pretrained(folder, dtype=dtype, output_loading_info=True)
-    if missing := sorted(report["missing_keys"]):
-        raise CheckpointError(
-            f"{len(missing)} tensors of the backbone are missing, first {missing[0]}",
-            where=str(folder / WEIGHTS_FILE),
-            fix="copy the whole folder again",
-        )
+    from .decoders import what_is_wrong
+
+    backbone, report = AutoModel.from_pretrained(
+        folder, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, trust_remote_code=False
+    )
+    if wrong := what_is_wrong(report):
+        raise CheckpointError(wrong, where=str(folder / WEIGHTS_FILE), fix="copy the whole folder again")
     return backbone
 
 

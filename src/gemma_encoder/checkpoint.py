@@ -9,8 +9,6 @@ import copy
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,9 +17,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
-from transformers.utils import logging as transformers_logging
 
 from .backbone_files import BASE_FOLDER, load_backbone, write_backbone
+from .decoders import quiet
 from .errors import CheckpointError, ConfigError, GemmaEncoderError
 from .model_card import model_card
 from .st_stack import dump_json, read_stack, reason, write_stack
@@ -101,6 +99,7 @@ def save_encoder(encoder: Encoder, folder: str | Path, *, merge_adapter: bool = 
     owned = _owned(folder)
     _refuse_collisions(folder, ["config.json", "modules.json", "tokenizer.json", "README.md"], owned)
     scratch: Path | None = None
+    saved = False
     try:
         inside = folder.exists()
         parent = folder if inside else folder.absolute().parent
@@ -108,13 +107,14 @@ def save_encoder(encoder: Encoder, folder: str | Path, *, merge_adapter: bool = 
         scratch = Path(tempfile.mkdtemp(prefix=".saving-", dir=parent))
         new = scratch / "new"
         new.mkdir()
-        with _quiet():
+        with quiet():
             _write(encoder, new, merge_adapter)
         if inside:
             _refuse_collisions(folder, [path.name for path in new.iterdir()], owned)
             _swap(new, folder, owned, scratch / "old")
         else:
             new.rename(folder)
+        saved = True
     except Exception as error:
         # Disk full and the like; the tokenizers library raises a bare Exception for them.
         if not isinstance(error, OSError | SafetensorError) and type(error) is not Exception:
@@ -125,7 +125,8 @@ def save_encoder(encoder: Encoder, folder: str | Path, *, merge_adapter: bool = 
             fix="free disk space, or give a folder that you may write to",
         ) from error
     finally:
-        if scratch is not None:
+        # If even the undoing failed, the former encoder's files are still in there.
+        if scratch is not None and (saved or not any((scratch / "old").glob("*"))):
             shutil.rmtree(scratch, ignore_errors=True)
 
 
@@ -154,7 +155,7 @@ def _refuse_collisions(folder: Path, names: list[str], owned: set[str]) -> None:
 
 
 def _swap(new: Path, folder: Path, owned: set[str], old: Path) -> None:
-    """Move one set of files out and another in, by renames within a file system; undone if one of them fails.
+    """Move one set of files out and another in, by renames; undone if that fails or is interrupted.
 
     The config file leaves first and arrives last: a folder caught half-way by a kill is refused, not misread.
     """
@@ -166,14 +167,13 @@ def _swap(new: Path, folder: Path, owned: set[str], old: Path) -> None:
     moves = [(folder / name, old / name) for name in leaving] + [
         (new / name, folder / name) for name in arriving
     ]
-    done: list[tuple[Path, Path]] = []
     try:
         for source, target in moves:
             source.rename(target)
-            done.append((source, target))
-    except OSError:
-        for source, target in reversed(done):
-            target.rename(source)
+    except BaseException:  # Ctrl-C too
+        for source, target in reversed(moves):
+            if target.exists() and not source.exists():
+                target.rename(source)
         raise
 
 
@@ -224,7 +224,7 @@ def load_encoder_parts(folder: str | Path, dtype: torch.dtype = torch.float32) -
     saved, config = _read_config(folder)
     _check_files(folder, saved["files"])
     try:
-        with _quiet():
+        with quiet():
             backbone: Any = load_backbone(folder, saved["adapter"], config, dtype)
             tokenizer = AutoTokenizer.from_pretrained(folder)
     except GemmaEncoderError:
@@ -262,6 +262,7 @@ def _read_config(folder: Path) -> tuple[dict[str, Any], EncoderConfig]:
             saved = {
                 name: saved[name] for name in ("encoder", "output_scale", "output_shift", "adapter", "files")
             }
+            _check_types(saved)
             return saved, EncoderConfig.from_dict(saved["encoder"])
     except KeyError as error:
         raise CheckpointError(
@@ -276,6 +277,22 @@ def _read_config(folder: Path) -> tuple[dict[str, Any], EncoderConfig]:
         where=str(path),
         fix="use the version of gemma-encoder that wrote it, or a newer one",
     )
+
+
+def _check_types(saved: dict[str, Any]) -> None:
+    """Raise a ValueError for a value that nobody else would notice, or only much later."""
+    adapter, files = saved["adapter"], saved["files"]
+    sound = {
+        "encoder": isinstance(saved["encoder"], dict),
+        "output_scale": type(saved["output_scale"]) in (int, float),
+        "output_shift": type(saved["output_shift"]) in (int, float),
+        "adapter": adapter is None
+        or (isinstance(adapter, dict) and {"base", "base_digest"} <= adapter.keys()),
+        "files": isinstance(files, list) and all(isinstance(name, str) for name in files),
+    }
+    for name, right in sound.items():
+        if not right:
+            raise ValueError(f"{name} is {saved[name]!r}")
 
 
 def _looks_like(folder: Path) -> tuple[str, str]:
@@ -311,15 +328,3 @@ def _open(path: Path) -> None:
         raise CheckpointError(
             f"The weights can't be read: {reason(error)}", where=str(path), fix="copy the whole folder again"
         ) from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars of transformers for what takes two seconds."""
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -157,7 +158,7 @@ def cache_folder() -> Path:
 
 
 def ensure_pad_token(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Give a tokenizer without a padding token one, in place; masks come from lengths, so any token can pad."""
+    """Give a tokenizer without a padding token one, in place; any token can pad, as it is masked."""
     if tokenizer.pad_token_id is None:
         substitute = tokenizer.eos_token or tokenizer.unk_token or tokenizer.bos_token
         tokenizer.pad_token = substitute or tokenizer.convert_ids_to_tokens(0)
@@ -173,7 +174,17 @@ def _load_named(name: str, dtype: torch.dtype) -> Decoder:
     def locate(scratch: Path) -> Path:
         if known.notice:
             logger.warning(known.notice)
-        return known.locate(scratch)
+        try:
+            return known.locate(scratch)
+        except (
+            ImportError,
+            ValueError,
+            StopIteration,
+        ) as error:  # a part is missing, or altered
+            raise DecoderError(
+                f"The package {known.package} of {name} is damaged: {_first_line(error)}",
+                fix=f"uninstall it and its parts, then {known.install}",
+            ) from error
 
     folder = _convert_once(name, version, locate)
     return _load_folder(str(folder), dtype, source=name, description=known.description)
@@ -188,7 +199,7 @@ def _fingerprint(path: Path) -> str:
 def _convert_once(name: str, version: str, locate: Callable[[Path], Path]) -> Path:
     """De-quantise a GGUF file into a folder of safetensors in the cache, unless it is there already.
 
-    Float32 is kept: 1.07 GB for Gemma 3 270M, memory-mapped on loading, and nothing of the file is rounded away.
+    Float32 is kept: 1.07 GB for Gemma 3 270M, memory-mapped on loading, nothing of the file rounded away.
     """
     target = cache_folder() / f"{name}-{version}-v{_CACHE_VERSION}"
     if (target / "config.json").is_file():
@@ -212,9 +223,12 @@ def _convert_once(name: str, version: str, locate: Callable[[Path], Path]) -> Pa
         except OSError:
             if not (target / "config.json").is_file():  # another process was faster
                 raise
-    except OSError as error:
+    except Exception as error:
+        # Disk full and the like; the tokenizers library raises a bare Exception for them.
+        if not isinstance(error, OSError | SafetensorError) and type(error) is not Exception:
+            raise
         raise DecoderError(
-            f"The decoder can't be converted: {error}",
+            f"The decoder can't be converted: {_first_line(error)}",
             where=str(target.parent),
             fix="free 2 GB of disk space there, or set GEMMA_ENCODER_CACHE to another folder",
         ) from error
@@ -226,26 +240,26 @@ def _convert_once(name: str, version: str, locate: Callable[[Path], Path]) -> Pa
 def _convert(gguf: Path, folder: Path) -> None:
     """De-quantise with transformers and save backbone and tokenizer."""
     try:
-        with _quiet():
+        with quiet():
             loaded = AutoModelForCausalLM.from_pretrained(
                 gguf.parent, gguf_file=gguf.name, dtype=torch.float32
             )
             tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     except ImportError as error:
         raise DecoderError(f"GGUF files can't be read: {error}", fix="pip install gguf") from error
-    except (ValueError, KeyError, NotImplementedError) as error:
+    except Exception as error:  # the reader of damaged files raises whatever it stumbles over
         raise DecoderError(
             f"transformers can't de-quantise this GGUF file: {_first_line(error)}",
             where=str(gguf),
             fix="use a GGUF file of a family it supports, or the original weights",
         ) from error
-    # A model loaded from GGUF counts as quantised and refuses to be saved; a fresh one of the same config does not.
+    # A model loaded from GGUF counts as quantised and refuses to be saved; a fresh one of its config doesn't.
     config: Any = loaded.config
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     backbone = AutoModel.from_config(config, dtype=torch.float32)
     backbone.load_state_dict(loaded.base_model.state_dict())
-    with _quiet():
+    with quiet():
         backbone.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
@@ -255,7 +269,7 @@ def _load_folder(
 ) -> Decoder:
     """Load backbone and tokenizer from a folder or the hub."""
     try:
-        with _quiet():
+        with quiet():
             # Left unsaid, transformers would ask on a terminal whether to run a model's own code.
             safe: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
             config = AutoConfig.from_pretrained(source_path, **safe)
@@ -269,21 +283,20 @@ def _load_folder(
     except Exception as error:  # hub, config, tokenizer and safetensors libraries each raise their own kinds
         raise _loading_error(source, error) from error
     backbone = text_backbone(model)
-    if missing := sorted(report["missing_keys"]):
-        raise DecoderError(
-            f"The weights are not whole: {len(missing)} tensors are missing, first {missing[0]}",
-            where=source,
-            fix="download the model again",
-        )
-    if mismatched := sorted(report["mismatched_keys"]):
-        tensor, found, wanted = mismatched[0]
-        raise DecoderError(
-            f"The weights do not fit config.json: {tensor} is {tuple(found)}, should be {tuple(wanted)}",
-            where=source,
-            fix="download the model again",
-        )
+    if wrong := what_is_wrong(report):
+        raise DecoderError(wrong, where=source, fix="download the model again")
     ensure_pad_token(tokenizer)
     return Decoder(backbone.eval(), tokenizer, source, description)
+
+
+def what_is_wrong(report: dict[str, Any]) -> str | None:
+    """What transformers' report on loading says of tensors that would be random numbers, in one line."""
+    if missing := sorted(report["missing_keys"]):
+        return f"The weights are not whole: {len(missing)} tensors are missing, first {missing[0]}"
+    if mismatched := sorted(report["mismatched_keys"]):
+        tensor, found, wanted = mismatched[0]
+        return f"The weights do not fit config.json: {tensor} is {tuple(found)}, should be {tuple(wanted)}"
+    return None
 
 
 def text_backbone(model: PreTrainedModel) -> PreTrainedModel:
@@ -330,7 +343,8 @@ def _loading_error(source: str, error: Exception) -> DecoderError:
         return DecoderError(
             f"No folder, file or reachable hub model: {text}",
             where=source,
-            fix=f"give one of {names}, a folder, a .gguf file, or a hub id while online (hf auth login if it is gated)",
+            fix=f"give one of {names}, a folder, a .gguf file, "
+            "or a hub id while online (hf auth login if it is gated)",
         )
     return DecoderError(
         f"The model can't be loaded: {text}", where=source, fix="check that it opens in transformers"
@@ -342,7 +356,7 @@ def _first_line(error: BaseException) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No progress bars of transformers for what takes two seconds, and no tables of what it found amiss.
 
     What they would say of missing or misshapen tensors is raised here; a left-out head is as it should be.

@@ -43,6 +43,9 @@ class TextConfig:
     eos: bool = True
 
     def __post_init__(self) -> None:
+        for name, kind in (("template", str), ("bos", bool), ("eos", bool)):
+            if not isinstance(value := getattr(self, name), kind):
+                raise ConfigError(f"text.{name} is {value!r}", fix=f"give a {kind.__name__}")
         if self.template.count(TEXT_SLOT) != 1 or self.template.count(PAIR_SLOT) > 1:
             raise ConfigError(
                 f"text.template is {self.template!r}",

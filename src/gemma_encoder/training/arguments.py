@@ -45,7 +45,11 @@ class EncoderTrainingArguments(TrainingArguments):
         lora_dropout: Dropout in front of them.
         lora_target_modules: Which linear layers get one: `all-linear`, or names separated by commas.
         early_stopping_patience: Stop after this many evaluations without a better main metric; never if None.
-        keep_checkpoints: Keep the checkpoints of a finished run.
+        keep_checkpoints: Keep the checkpoints of a finished run. One is up to three times the float32 size of
+            what trains (weights and Adam's two moments); frozen tensors are not in it.
+
+    Raises:
+        ConfigError: A value is not allowed.
     """
 
     learning_rate: float = 2e-5
@@ -63,6 +67,8 @@ class EncoderTrainingArguments(TrainingArguments):
     restore_callback_states_from_checkpoint: bool = True
     seed: int = 0
     remove_unused_columns: bool = False
+    # Every trained parameter takes part in every pass; looking for unused ones would cost time for nothing.
+    ddp_find_unused_parameters: bool | None = False
     use_cpu: bool = field(default_factory=lambda: not torch.accelerator.is_available())
     bf16: bool = field(default_factory=bf16_is_native)
 
@@ -86,11 +92,31 @@ class EncoderTrainingArguments(TrainingArguments):
         for name in ("max_tokens", "eval_max_tokens", "lora_r", "lora_alpha", "per_device_train_batch_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}", fix="use a whole number of at least 1")
+        if not 0 <= self.lora_dropout < 1:
+            raise ConfigError(f"lora_dropout is {self.lora_dropout}", fix="use a rate from 0 to below 1")
         if self.learning_rate <= 0 or (self.head_learning_rate is not None and self.head_learning_rate <= 0):
             raise ConfigError(
                 "A learning rate is not above 0", fix="set learning_rate and head_learning_rate above 0"
+            )
+        if self.num_train_epochs <= 0 and self.max_steps <= 0:
+            raise ConfigError(f"num_train_epochs is {self.num_train_epochs}", fix="use a number above 0")
+        if self.train_embeddings and self.tune != "full":
+            raise ConfigError(
+                f"train_embeddings does nothing with tune={self.tune}", fix="leave it out, or use tune=full"
             )
         try:
             super().__post_init__()
         except ValueError as error:
             raise ConfigError(str(error).splitlines()[0], fix="see transformers.TrainingArguments") from error
+        if self.early_stopping_patience is not None:
+            self._check_early_stopping(self.early_stopping_patience)
+
+    def _check_early_stopping(self, patience: int) -> None:
+        if patience < 1:
+            raise ConfigError(
+                f"early_stopping_patience is {patience}", fix="use a whole number of at least 1, or none"
+            )
+        if self.eval_strategy == "no":
+            raise ConfigError(
+                "early_stopping_patience needs evaluations", fix="set eval_strategy to epoch or steps"
+            )

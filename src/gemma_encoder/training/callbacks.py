@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,11 +48,13 @@ class ProgressLines(TrainerCallback):
     def __init__(self, throughput: Throughput) -> None:
         self.throughput = throughput
         self.bar: tqdm | None = None
+        self.began, self.first_step = 0.0, 0
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Start the bar; it is silent where standard error is no terminal."""
+        self.began, self.first_step = time.perf_counter(), state.global_step
         if state.is_world_process_zero:
             self.bar = tqdm(
                 total=state.max_steps,
@@ -90,14 +93,26 @@ class ProgressLines(TrainerCallback):
         elif "loss" in logs:
             self.bar.set_postfix_str(f"loss {logs['loss']:.3f}, {speed}")
             if self.bar.disable:
-                self._say(f"step {state.global_step}/{state.max_steps}: loss {logs['loss']:.3f}, {speed}")
+                left = f"{tqdm.format_interval(self._seconds_left(state))} left"
+                self._say(
+                    f"step {state.global_step}/{state.max_steps}: loss {logs['loss']:.3f}, {speed}, {left}"
+                )
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """End the bar."""
+        self.close()
+
+    def close(self) -> None:
+        """End the bar, also where training ended with an error."""
         if self.bar is not None:
             self.bar.close()
+
+    def _seconds_left(self, state: TrainerState) -> float:
+        """By the steps of this process, evaluations and checkpoints included."""
+        per_step = (time.perf_counter() - self.began) / max(1, state.global_step - self.first_step)
+        return per_step * (state.max_steps - state.global_step)
 
     def _say(self, line: str) -> None:
         tqdm.write(line, file=sys.stderr)

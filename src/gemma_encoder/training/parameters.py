@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from ..encoder import Encoder
+from ..errors import ConfigError
 from .arguments import EncoderTrainingArguments, Tune
 
 
@@ -27,7 +28,11 @@ def set_trainable(encoder: Encoder, tune: Tune, *, train_embeddings: bool = Fals
 
 
 def add_lora(encoder: Encoder, args: EncoderTrainingArguments) -> None:
-    """Put a LoRA adapter on an encoder's backbone, in place; one that is there already is trained on."""
+    """Put a LoRA adapter on an encoder's backbone, in place; one that is there already is trained on.
+
+    Raises:
+        ConfigError: No layer has a name of `lora_target_modules`.
+    """
     from peft import LoraConfig, TaskType, get_peft_model
 
     if hasattr(encoder.backbone, "peft_config"):
@@ -42,7 +47,18 @@ def add_lora(encoder: Encoder, args: EncoderTrainingArguments) -> None:
         lora_dropout=args.lora_dropout,
         target_modules=targets,
     )
-    encoder.backbone = get_peft_model(encoder.backbone, config)
+    try:
+        encoder.backbone = get_peft_model(encoder.backbone, config)
+    except ValueError as error:
+        linear = {
+            name.rpartition(".")[2]
+            for name, module in encoder.stock_backbone.named_modules()
+            if isinstance(module, nn.Linear)
+        }
+        raise ConfigError(
+            f"lora_target_modules is {args.lora_target_modules!r}: {str(error).splitlines()[0]}",
+            fix=f"use all-linear, or some of {', '.join(sorted(linear))}",
+        ) from error
 
 
 def parameter_groups(encoder: nn.Module, args: EncoderTrainingArguments) -> list[dict[str, Any]]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import os
 import platform
 import resource
 import sys
-import tempfile
 from dataclasses import fields
 from datetime import datetime, timezone
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
+from ..errors import TrainingError
 from .arguments import EncoderTrainingArguments
 
 RUN_FILE = "run.json"
@@ -71,11 +72,23 @@ def now() -> str:
 
 
 def write_run(folder: str | Path, run: dict[str, Any]) -> Path:
-    """Write `run.json` into a folder, whole or not at all."""
+    """Write `run.json` into a folder, whole or not at all.
+
+    Raises:
+        TrainingError: It can't be written; one that was there stays.
+    """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=folder, prefix=".run-", delete=False, encoding="utf-8") as file:
-        json.dump(run, file, indent=2, ensure_ascii=False, default=str)
-        file.write("\n")
-    os.chmod(file.name, 0o644)
-    return Path(file.name).replace(folder / RUN_FILE)
+    temporary = folder / f".{RUN_FILE}.{os.getpid()}"
+    text = json.dumps(run, indent=2, ensure_ascii=False, default=str) + "\n"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, encoding="utf-8")
+        return temporary.replace(folder / RUN_FILE)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise TrainingError(
+            f"{RUN_FILE} can't be written: {error.strerror or error}",
+            where=str(folder),
+            fix="free disk space or permit writing, then go on with --resume",
+        ) from error

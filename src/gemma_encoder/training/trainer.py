@@ -8,6 +8,7 @@ import math
 import os
 import shutil
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from .collation import Collator, TokenizedRows
 from .parameters import parameter_groups
 
 WEIGHTS_FILE = "model.safetensors"
+THROUGHPUT_FILE = "throughput.json"
 
 
 class _Trainable(nn.Module):
@@ -79,7 +81,16 @@ class EncoderTrainer(Trainer):
         self.options = args
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)
-        self.add_callback(ProgressLines(self.throughput))
+        self.progress = ProgressLines(self.throughput)
+        self.add_callback(self.progress)
+        self._rows_of_step: list[int] = []
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As `Trainer.train`; the progress bar ends also when an error does."""
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            self.progress.close()
 
     # ------------------------------------------------------------------------------------------- one step
 
@@ -112,7 +123,7 @@ class EncoderTrainer(Trainer):
                         logits = model(inputs["input_ids"][batch, :longest], mask[batch, :longest])
                         loss = self.encoder.loss(logits, inputs["labels"][batch], "sum") / total
                     if not math.isfinite(loss.item()):
-                        raise self._not_finite(rows[batch].tolist(), loss.item())
+                        raise self._not_finite("loss", rows[batch].tolist(), loss.item())
                     self.accelerator.backward(loss)
             except (RuntimeError, MemoryError) as error:
                 if is_out_of_memory(error):
@@ -129,17 +140,31 @@ class EncoderTrainer(Trainer):
         if self.options.tune == "head":
             self.encoder.backbone.eval()  # nothing in it learns: no dropout, no graph
 
-    def _not_finite(self, rows: list[int], loss: float) -> TrainingError:
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """The gradient's norm, which the Trainer asks for before every optimiser step.
+
+        A finite loss can have a gradient that isn't; one step with it and the next checkpoint is worthless.
+
+        Raises:
+            TrainingError: It is not finite; names the rows. (In fp16 the gradient scaler skips such a step.)
+        """
+        norm = super()._get_grad_norm(model, grad_norm)
+        if norm is not None and not self.args.fp16 and not math.isfinite(float(norm)):
+            raise self._not_finite("gradient", self._rows_of_step, float(norm))
+        return norm
+
+    def _not_finite(self, what: str, rows: list[int], value: float) -> TrainingError:
         shown = ", ".join(map(str, rows[:20])) + (", ..." if len(rows) > 20 else "")
         return TrainingError(
-            f"The loss became {loss} at step {self.state.global_step + 1}",
+            f"The {what} became {value} at step {self.state.global_step + 1}",
             where=f"rows {shown} of the training data",
             fix="lower learning_rate, or look at those rows; the last checkpoint is intact (--resume)",
         )
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> int:
         """Rows in one optimiser step on this device; the loss is their mean."""
-        return sum(len(batch["rows"]) for batch in batch_samples)
+        self._rows_of_step = [int(row) for batch in batch_samples for row in batch["rows"]]
+        return len(self._rows_of_step)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The optimiser of `args.optim` over `parameter_groups`."""
@@ -170,6 +195,7 @@ class EncoderTrainer(Trainer):
         folder.mkdir(parents=True, exist_ok=True)
         state = {name: parameter.detach().contiguous() for name, parameter in self._trained().items()}
         save_file(state, folder / WEIGHTS_FILE)
+        (folder / THROUGHPUT_FILE).write_text(json.dumps(asdict(self.throughput)), encoding="utf-8")
 
     def _trained(self) -> dict[str, nn.Parameter]:
         return {
@@ -186,9 +212,12 @@ class EncoderTrainer(Trainer):
                 where=str(path),
                 fix="delete this checkpoint and resume again",
             ) from error
-        if state.keys() != self._trained().keys():
+        trained = self._trained()
+        if {name: tensor.shape for name, tensor in state.items()} != {
+            name: parameter.shape for name, parameter in trained.items()
+        }:
             raise CheckpointError(
-                "The checkpoint was written with other options (what is tuned, pooler or head)",
+                "The checkpoint was written with other options (what is tuned, LoRA rank, pooler or head)",
                 where=str(path),
                 fix="resume with the options of that run, or train into a new folder",
             )
@@ -196,6 +225,9 @@ class EncoderTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         self._load_trained(resume_from_checkpoint)
+        with contextlib.suppress(OSError, ValueError):  # a run is no worse for a gap in its statistics
+            done = json.loads((Path(resume_from_checkpoint) / THROUGHPUT_FILE).read_text(encoding="utf-8"))
+            self.throughput.add(**done)
 
     def _load_best_model(self) -> None:
         self._load_trained(str(self.state.best_model_checkpoint))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from ..checkpoint import CONFIG_FILE
 from ..encoder import Encoder
 from ..errors import ConfigError, TrainingError
 from ..evaluation.metrics import check_metrics, higher_is_better, majority_baseline
+from ..scoring import is_out_of_memory
 from ..tasks import TaskData
 from .arguments import EncoderTrainingArguments
 from .collation import TokenizedRows
@@ -69,8 +70,8 @@ def train(
         raise TrainingError(
             "There is no checkpoint to resume", where=str(checkpoints), fix="train without resume"
         )
-    if not resume and checkpoints.exists():
-        shutil.rmtree(checkpoints)
+    with args.main_process_first(local=False):
+        _prepare_folder(checkpoints, clear=not resume and args.process_index == 0)
 
     started, begun = time.perf_counter(), now()
     set_seed(args.seed)
@@ -101,6 +102,7 @@ def train(
         "parameters": _count(encoder),
         "versions": versions(),
         "hardware": hardware(),
+        "resumed_from": found if resume else None,
     }
     baseline = majority_baseline(validation_rows.labels.numpy(), task.metrics, task.problem_type)
     trainer = EncoderTrainer(
@@ -114,13 +116,22 @@ def train(
             scores = _scores_of_best(trainer) or trainer.evaluate()
         encoder.eval()
         metrics = {name: scores[f"eval_{name}"] for name in task.metrics}
-        encoder.save_pretrained(output_dir)
+        if trainer.is_world_process_zero():
+            encoder.save_pretrained(output_dir)
         run["status"] = "finished"
     except BaseException as error:
         run["status"] = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         run["error"] = str(error) or type(error).__name__
         _record(run, trainer, started)
-        write_run(checkpoints, run)
+        if trainer.is_world_process_zero():
+            with suppress(TrainingError):  # the error that ended the run is the one to show
+                write_run(checkpoints, run)
+        if is_out_of_memory(error):  # passes have an error of their own; this is the optimiser's state
+            raise TrainingError(
+                f"Out of memory: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
+                where=f"{run['parameters']['trained']:,} parameters train, max_tokens={args.max_tokens}",
+                fix="train fewer parameters (tune=lora), or lower max_tokens",
+            ) from error
         raise
     run |= {
         "metrics": metrics,
@@ -133,9 +144,11 @@ def train(
         ],
     }
     _record(run, trainer, started)
-    write_run(output_dir, run)
-    if not args.keep_checkpoints:
-        shutil.rmtree(checkpoints, ignore_errors=True)
+    if trainer.is_world_process_zero():
+        write_run(output_dir, run)
+        if not args.keep_checkpoints:
+            shutil.rmtree(checkpoints, ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
     return TrainResult(metrics, baseline, output_dir, run)
 
 
@@ -160,6 +173,20 @@ def _check(encoder: Encoder, data: TaskData, args: EncoderTrainingArguments, out
         raise ConfigError(
             "The output folder holds other files", where=str(output_dir), fix="give a new or empty folder"
         )
+
+
+def _prepare_folder(checkpoints: Path, *, clear: bool) -> None:
+    """Make the folder of checkpoints, without those of an earlier run if `clear`."""
+    try:
+        if clear and checkpoints.exists():
+            shutil.rmtree(checkpoints)
+        checkpoints.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainingError(
+            f"The folder for checkpoints can't be written: {error.strerror or error}",
+            where=str(checkpoints),
+            fix="give an output folder that may be written",
+        ) from error
 
 
 def _trainer_args(
