@@ -286,7 +286,8 @@ class Encoder(nn.Module):
             raise ConfigError(f"layout is {layout!r}", fix="use packed or padded")
         self._layout: Layout = layout
         stock = self.stock_backbone
-        padded = "sdpa" if stock._supports_sdpa else "eager"  # Gemma 2's soft-cap leaves only eager
+# transformers before 5.22 would take SDPA for Gemma 2 too and leave its soft-cap out without a word.
+        padded = "sdpa" if stock._supports_sdpa and not self._softcap else "eager"
         stock.set_attn_implementation(PACKED_ATTENTION if layout == "packed" else padded)
 
     @property
@@ -301,12 +302,17 @@ class Encoder(nn.Module):
             device=device,
             dtype=torch.get_autocast_dtype(device) if autocast else self.dtype,
             head_dim=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
-            # Gemma 3 configs carry a field for the cap too, but its attention never applies one.
-            softcap=config.model_type == "gemma2" and config.attn_logit_softcapping is not None,
+            softcap=self._softcap,
             dropout=self.training and self.config.dropout.attention > 0,
             gradients=self.training,
         )
         return resolve_backend(needs, self.requested_backend)
+
+    @property
+    def _softcap(self) -> bool:
+        """Whether attention scores are capped. Gemma 3 configs have the field too; its attention has no cap."""
+        config: Any = self.stock_backbone.config
+        return config.model_type == "gemma2" and config.attn_logit_softcapping is not None
 
     # ----------------------------------------------------------------------------------------------- compute
 

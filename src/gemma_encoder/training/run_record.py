@@ -9,8 +9,9 @@ import os
 import platform
 import resource
 import sys
-from dataclasses import fields
+from dataclasses import MISSING, Field, fields
 from datetime import datetime, timezone
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +59,19 @@ def peak_memory() -> dict[str, int]:
 
 def resolved_arguments(args: EncoderTrainingArguments) -> dict[str, Any]:
     """Our own options and all others that are not transformers' defaults."""
-    defaults = TrainingArguments(output_dir=args.output_dir).to_dict()
-    ours = {field.name for field in fields(EncoderTrainingArguments)} - {
-        field.name for field in fields(TrainingArguments)
+    # Read off the fields: to construct a second TrainingArguments resets accelerate's state, and a
+    # distributed run goes on as so many single processes.
+    defaults = {field.name: _default(field) for field in fields(TrainingArguments)}
+    return {
+        name: value
+        for name, value in args.to_dict().items()
+        if name != "output_dir" and (name not in defaults or value not in (defaults[name], None))
     }
-    plain = args.to_dict()
-    return {name: value for name, value in plain.items() if name in ours or value != defaults.get(name)}
+
+
+def _default(field: Field[Any]) -> Any:
+    value = field.default if field.default_factory is MISSING else field.default_factory()
+    return value.value if isinstance(value, Enum) else value
 
 
 def now() -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -81,12 +82,13 @@ def train(
     train_rows, validation_rows = TokenizedRows(encoder, data.train), TokenizedRows(encoder, data.validation)
     if encoder.config.problem_type == "regression":
         _standardise(encoder, train_rows.labels)
+    trainer_args = _trainer_args(args, task.main_metric, checkpoints)
     run: dict[str, Any] = {
         "status": "running",
         "started": begun,
         "task": {"name": task.name, "metrics": list(task.metrics), "main_metric": task.main_metric},
         "encoder": encoder.config.to_dict(),
-        "training": resolved_arguments(args),
+        "training": resolved_arguments(trainer_args),
         "seed": args.seed,
         "data": {
             "train_rows": len(train_rows),
@@ -105,9 +107,7 @@ def train(
         "resumed_from": found if resume else None,
     }
     baseline = majority_baseline(validation_rows.labels.numpy(), task.metrics, task.problem_type)
-    trainer = EncoderTrainer(
-        encoder, _trainer_args(args, task.main_metric, checkpoints), task, train_rows, validation_rows
-    )
+    trainer = EncoderTrainer(encoder, trainer_args, task, train_rows, validation_rows)
     if args.early_stopping_patience is not None:
         trainer.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
     try:
@@ -192,12 +192,12 @@ def _prepare_folder(checkpoints: Path, *, clear: bool) -> None:
 def _trainer_args(
     args: EncoderTrainingArguments, main_metric: str, checkpoints: Path
 ) -> EncoderTrainingArguments:
-    return replace(
-        args,
-        output_dir=str(checkpoints),
-        metric_for_best_model=f"eval_{main_metric}",
-        greater_is_better=higher_is_better(main_metric),
-    )
+    # Not dataclasses.replace: a second __post_init__ resets accelerate's state in a distributed run.
+    changed = copy.copy(args)
+    changed.output_dir = str(checkpoints)
+    changed.metric_for_best_model = f"eval_{main_metric}"
+    changed.greater_is_better = higher_is_better(main_metric)
+    return changed
 
 
 def _standardise(encoder: Encoder, targets: torch.Tensor) -> None:
