@@ -286,7 +286,7 @@ class Encoder(nn.Module):
             raise ConfigError(f"layout is {layout!r}", fix="use packed or padded")
         self._layout: Layout = layout
         stock = self.stock_backbone
-# transformers before 5.22 would take SDPA for Gemma 2 too and leave its soft-cap out without a word.
+        # transformers before 5.22 would take SDPA for Gemma 2 too and leave its soft-cap out without a word.
         padded = "sdpa" if stock._supports_sdpa and not self._softcap else "eager"
         stock.set_attn_implementation(PACKED_ATTENTION if layout == "packed" else padded)
 
@@ -310,7 +310,7 @@ class Encoder(nn.Module):
 
     @property
     def _softcap(self) -> bool:
-        """Whether attention scores are capped. Gemma 3 configs have the field too; its attention has no cap."""
+        """Whether attention scores are capped. Gemma 3 configs have the field too, its attention no cap."""
         config: Any = self.stock_backbone.config
         return config.model_type == "gemma2" and config.attn_logit_softcapping is not None
 
