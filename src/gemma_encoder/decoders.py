@@ -136,10 +136,14 @@ def load_decoder(
         if not path.is_file():
             raise DecoderError("The GGUF file does not exist", where=name, fix="check the path")
         folder = _convert_once(path.stem, _fingerprint(path), lambda _: path)
-        return _load_folder(
-            str(folder), dtype, source=str(path.resolve()), description=f"de-quantised from {path.name}"
-        )
+        return _load_converted(folder, dtype, str(path.resolve()), f"de-quantised from {path.name}")
+    if path.is_file():
+        raise DecoderError("A single file is no decoder", where=name, fix="name its folder, or a .gguf file")
     if path.is_dir():
+        if (path / "gemma_encoder.json").is_file():  # its window is set already; set again, it would shrink
+            raise DecoderError(
+                "The folder holds an encoder, not a decoder", where=name, fix="open it with from_pretrained"
+            )
         if not (path / "config.json").is_file():
             raise DecoderError(
                 "The folder holds no model: config.json is missing", where=name, fix="name a model folder"
@@ -154,11 +158,15 @@ def load_decoder(
 
 def cache_folder() -> Path:
     """Where converted decoders are kept: `GEMMA_ENCODER_CACHE`, or `~/.cache/gemma-encoder`."""
-    return Path(os.environ.get("GEMMA_ENCODER_CACHE") or Path.home() / ".cache" / "gemma-encoder")
+    return Path(os.environ.get("GEMMA_ENCODER_CACHE") or "~/.cache/gemma-encoder").expanduser()
 
 
 def ensure_pad_token(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Give a tokenizer without a padding token one, in place; any token can pad, as it is masked."""
+    """Give a tokenizer without a padding token one, in place; any token can pad, as it is masked.
+
+    The model's config is left alone: its `pad_token_id` becomes the `padding_idx` of the embedding, so a
+    substitute's own embedding would never be trained.
+    """
     if tokenizer.pad_token_id is None:
         substitute = tokenizer.eos_token or tokenizer.unk_token or tokenizer.bos_token
         tokenizer.pad_token = substitute or tokenizer.convert_ids_to_tokens(0)
@@ -167,27 +175,39 @@ def ensure_pad_token(tokenizer: PreTrainedTokenizerBase) -> None:
 
 def _load_named(name: str, dtype: torch.dtype) -> Decoder:
     known = NAMED_DECODERS[name]
-    if importlib.util.find_spec(known.package) is None:
+    spec = importlib.util.find_spec(known.package)
+    if spec is None or spec.origin is None:  # no origin: only an empty folder is left of it
         raise DecoderError(f"The package that carries {name} is not installed", fix=known.install)
-    version = importlib.metadata.version(known.package.replace("_", "-"))
+    try:
+        version = importlib.metadata.version(known.package.replace("_", "-"))
+    except importlib.metadata.PackageNotFoundError:  # on the path without being installed
+        version = "unknown"
 
     def locate(scratch: Path) -> Path:
         if known.notice:
             logger.warning(known.notice)
         try:
             return known.locate(scratch)
-        except (
-            ImportError,
-            ValueError,
-            StopIteration,
-        ) as error:  # a part is missing, or altered
+        # A part is missing, or altered.
+        except (ImportError, FileNotFoundError, ValueError, StopIteration) as error:
             raise DecoderError(
                 f"The package {known.package} of {name} is damaged: {_first_line(error)}",
                 fix=f"uninstall it and its parts, then {known.install}",
             ) from error
 
-    folder = _convert_once(name, version, locate)
-    return _load_folder(str(folder), dtype, source=name, description=known.description)
+    return _load_converted(_convert_once(name, version, locate), dtype, name, known.description)
+
+
+def _load_converted(folder: Path, dtype: torch.dtype, source: str, description: str) -> Decoder:
+    """Load from the cache; what is wrong there can only be mended there."""
+    try:
+        return _load_folder(str(folder), dtype, source=source, description=description)
+    except DecoderError as error:
+        raise DecoderError(
+            f"The converted copy of {source} is damaged: {error.what}",
+            where=str(folder),
+            fix="delete that folder, the next load makes it again",
+        ) from error
 
 
 def _fingerprint(path: Path) -> str:
@@ -253,6 +273,7 @@ def _convert(gguf: Path, folder: Path) -> None:
             where=str(gguf),
             fix="use a GGUF file of a family it supports, or the original weights",
         ) from error
+    _refuse_non_decoders(loaded.config, str(gguf))
     # A model loaded from GGUF counts as quantised and refuses to be saved; a fresh one of its config doesn't.
     config: Any = loaded.config
     if hasattr(config, "quantization_config"):

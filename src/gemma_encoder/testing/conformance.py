@@ -3,16 +3,18 @@
     from gemma_encoder import Encoder
     from gemma_encoder.testing import check_all
 
-    check_all(lambda **options: Encoder.from_decoder("path/of/a/small/decoder", **options), "an/empty/folder")
+    check_all(lambda **options: Encoder.from_decoder("path/of/a/small/decoder", **options))
 
 Each check builds fresh encoders with the function it is given, which passes its options on to
-`Encoder.from_decoder`, and raises AssertionError with what it saw.
+`Encoder.from_decoder`, and raises AssertionError with what it saw. `CHECKS` and `FOLDER_CHECKS` list them,
+for pytest's parametrize.
 """
 
 from __future__ import annotations
 
 import copy
 import itertools
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from torch import Tensor
 
 from ..dropout import DropoutConfig
 from ..encoder import Encoder
+from ..errors import AttentionError
 from ..pooling import PoolingConfig, attention, first_k, last_k, mean
 from ..receptive import assert_policy
 
@@ -48,22 +51,24 @@ TOLERANCE = 1e-4
 """Largest relative difference of two ways to compute the same, in float32."""
 
 
-def check_all(make: MakeEncoder, folder: str | Path) -> None:
+def check_all(make: MakeEncoder, folder: str | Path | None = None) -> None:
     """Run every check.
 
     Args:
         make: Builds the encoders.
-        folder: An empty folder to save into.
+        folder: An empty folder to save into and to keep, a temporary one if None.
 
     Raises:
         AssertionError: What a check saw.
+        GemmaEncoderError: No encoder can be made of the decoder.
     """
     for check in CHECKS:
         check(make)
-    for folder_check in FOLDER_CHECKS:
-        target = Path(folder) / folder_check.__name__
-        target.mkdir(parents=True)
-        folder_check(make, target)
+    with tempfile.TemporaryDirectory() as scratch:
+        for folder_check in FOLDER_CHECKS:
+            target = Path(folder or scratch) / folder_check.__name__
+            target.mkdir(parents=True)
+            folder_check(make, target)
 
 
 def attends_by_policy(make: MakeEncoder) -> None:
@@ -71,7 +76,11 @@ def attends_by_policy(make: MakeEncoder) -> None:
     for policy, window, layout in itertools.product(
         ("bidirectional", "causal"), ("radius", "width", "full"), ("packed", "padded")
     ):
-        assert_policy(make(attention=policy, window=window, layout=layout, verify=False))
+        encoder = make(attention=policy, window=window, layout=layout, verify=False)
+        try:
+            assert_policy(encoder)
+        except AttentionError as error:
+            raise AssertionError(f"{policy}, {window}: {error}") from error
 
 
 def packed_equals_padded(make: MakeEncoder) -> None:
@@ -134,37 +143,24 @@ def dropout_only_in_training(make: MakeEncoder) -> None:
 
 
 def gradients_reach_what_trains(make: MakeEncoder) -> None:
-    """Every parameter that trains gets a finite gradient that is not all zero, in both layouts the same."""
-    gradients: dict[str, dict[str, Tensor]] = {}
-    for layout in ("packed", "padded"):
-        encoder = make(seed=0, layout=layout, pooling=attention()).train()
-        encoder.stock_backbone.get_input_embeddings().requires_grad_(False)
-        batch = _batch(encoder.tokenize(TEXTS).input_ids, "right")
-        labels = torch.arange(len(TEXTS)) % encoder.config.num_labels
-        encoder(**batch, labels=labels).loss.backward()
-        gradients[layout] = {}
-        for name, parameter in encoder.named_parameters():
-            if not parameter.requires_grad:
-                assert parameter.grad is None, f"{name} is frozen and got a gradient"
-                continue
-            assert parameter.grad is not None, f"no gradient reaches {name}"
-            assert parameter.grad.isfinite().all(), f"the gradient of {name} is not finite"
-            gradients[layout][name] = parameter.grad
-    for name, gradient in gradients["packed"].items():
-        _assert_close(gradient, gradients["padded"][name], f"gradient of {name}, packed and padded")
+    """Whatever trains gets a gradient that is finite and not zero, nothing else does, in both layouts alike.
+
+    Trained are: everything; everything but the embeddings; pooler, head and a LoRA adapter.
+    """
+    for what in ("everything", "all but embeddings", "adapter"):
+        gradients = [
+            _gradients(make(seed=0, layout=layout, pooling=attention()), what)
+            for layout in ("packed", "padded")
+        ]
+        for name, gradient in gradients[0].items():
+            _assert_close(gradient, gradients[1][name], f"gradient of {name}, packed and padded")
 
 
 def survives_saving(make: MakeEncoder, folder: Path) -> None:
-    """A saved and reloaded encoder gives the same scores, with every pooler."""
+    """A saved and reloaded encoder gives equal scores, with every pooler."""
     for number, pooling in enumerate(POOLERS):
         encoder = make(seed=0, pooling=pooling, window="width")
-        ids = encoder.tokenize(TEXTS).input_ids
-        encoder.save_pretrained(folder / str(number))
-        reloaded = Encoder.from_pretrained(folder / str(number))
-        assert reloaded.config == encoder.config, "the options changed on the way"
-        _assert_close(
-            _scores(reloaded, ids, "right"), _scores(encoder, ids, "right"), f"saved with {pooling.kind}"
-        )
+        _assert_same_after_saving(encoder, folder / str(number), f"saved with {pooling.kind}")
 
 
 def merged_lora_survives_saving(make: MakeEncoder, folder: Path) -> None:
@@ -177,6 +173,13 @@ def merged_lora_survives_saving(make: MakeEncoder, folder: Path) -> None:
     for name, tensor in encoder.state_dict().items():
         assert torch.equal(tensor, before[name]), f"saving changed {name}"
     _assert_close(_scores(Encoder.from_pretrained(folder / "merged"), ids, "right"), scores, "merged LoRA")
+
+
+def kept_lora_survives_saving(make: MakeEncoder, folder: Path) -> None:
+    """A LoRA adapter that is kept beside its base gives equal scores, and is still an adapter."""
+    encoder = _with_lora(make(seed=0, window="width"))
+    again = _assert_same_after_saving(encoder, folder / "kept", "kept LoRA", merge_adapter=False)
+    assert again.backbone is not again.stock_backbone, "the adapter was merged"
 
 
 def opens_in_sentence_transformers(make: MakeEncoder, folder: Path) -> None:
@@ -209,6 +212,7 @@ CHECKS: tuple[Callable[[MakeEncoder], None], ...] = (
 FOLDER_CHECKS: tuple[Callable[[MakeEncoder, Path], None], ...] = (
     survives_saving,
     merged_lora_survives_saving,
+    kept_lora_survives_saving,
     opens_in_sentence_transformers,
 )
 """Checks that save into a folder."""
@@ -240,12 +244,45 @@ def _assert_close(actual: Tensor, expected: Tensor, what: str) -> None:
     assert difference <= TOLERANCE * scale, f"{what}: differ by {difference / scale:.2e} of the largest value"
 
 
+def _assert_same_after_saving(encoder: Encoder, folder: Path, what: str, **options: Any) -> Encoder:
+    """Save and load; options and scores must be the very same. Gives what was loaded."""
+    ids = encoder.tokenize(TEXTS).input_ids
+    encoder.save_pretrained(folder, **options)
+    again = Encoder.from_pretrained(folder)
+    assert again.config == encoder.config, f"{what}: the options changed on the way"
+    difference = (_scores(again, ids, "right") - _scores(encoder, ids, "right")).abs().max().item()
+    assert difference == 0, f"{what}: scores differ by {difference}"
+    return again
+
+
+def _gradients(encoder: Encoder, trained: str) -> dict[str, Tensor]:
+    """Gradients of what trains, by name, after checking them and that nothing else has one."""
+    if trained == "adapter":
+        _with_lora(encoder)
+    elif trained == "all but embeddings":
+        encoder.stock_backbone.get_input_embeddings().requires_grad_(False)
+    batch = _batch(encoder.tokenize(TEXTS).input_ids, "right")
+    labels = torch.arange(len(TEXTS)) % encoder.config.num_labels
+    encoder.train()(**batch, labels=labels).loss.backward()
+    found: dict[str, Tensor] = {}
+    for name, parameter in encoder.named_parameters():
+        if not parameter.requires_grad:
+            assert parameter.grad is None, f"{name} is frozen and got a gradient"
+            continue
+        assert parameter.grad is not None, f"no gradient reaches {name}"
+        assert parameter.grad.isfinite().all(), f"the gradient of {name} is not finite"
+        if name != "pooler.key.bias":  # it shifts all scores of a probe alike, which softmax ignores
+            assert parameter.grad.any(), f"the gradient of {name} is zero"
+        found[name] = parameter.grad
+    assert any("backbone" in name for name in found), "nothing of the backbone trains"
+    return found
+
+
 def _with_lora(encoder: Encoder) -> Encoder:
     from peft import LoraConfig, get_peft_model
 
-    config: Any = LoraConfig(
-        r=2, target_modules="all-linear", init_lora_weights=False
-    )  # an update that is not zero
+    # Without PEFT's initialisation the update is not zero, and shows.
+    config: Any = LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         encoder.backbone = get_peft_model(encoder.stock_backbone, config)

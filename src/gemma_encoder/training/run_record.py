@@ -23,6 +23,8 @@ from .arguments import EncoderTrainingArguments
 
 RUN_FILE = "run.json"
 _PACKAGES = ("gemma-encoder", "torch", "transformers", "peft", "accelerate", "datasets", "numpy")
+_NOT_RECORDED = ("output_dir", "report_to", "disable_tqdm", "hub_token")
+"""Arguments that say where a run writes and shows things, not what it does."""
 
 
 def versions() -> dict[str, str]:
@@ -65,8 +67,12 @@ def resolved_arguments(args: EncoderTrainingArguments) -> dict[str, Any]:
     return {
         name: value
         for name, value in args.to_dict().items()
-        if name != "output_dir" and (name not in defaults or value not in (defaults[name], None))
+        if name not in defaults or (name not in _NOT_RECORDED and not _same(value, defaults[name]))
     }
+
+
+def _same(value: Any, default: Any) -> bool:
+    return value == default or (not value and not default)  # unset is None, "", [] or False by turns
 
 
 def _default(field: Field[Any]) -> Any:

@@ -1,0 +1,137 @@
+"""Arguments, batches, parameter groups and the record, each by itself."""
+
+import json
+import sys
+
+import pytest
+import torch
+from training_samples import SCORES, arguments, data_of, encoder_of
+from transformers import TrainerState
+
+from gemma_encoder.errors import ConfigError
+from gemma_encoder.pooling import attention
+from gemma_encoder.tasks import TaskData
+from gemma_encoder.text import TextConfig
+from gemma_encoder.training import train
+from gemma_encoder.training.callbacks import ProgressLines, Throughput
+from gemma_encoder.training.collation import Collator, TokenizedRows
+from gemma_encoder.training.parameters import parameter_groups, set_trainable
+from gemma_encoder.training.run_record import resolved_arguments
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lora_dropout": 1.0}, "lora_dropout is 1.0"),
+        ({"num_train_epochs": 0}, "num_train_epochs is 0"),
+        ({"early_stopping_patience": 0}, "early_stopping_patience is 0"),
+        (
+            {"early_stopping_patience": 1, "eval_strategy": "no", "load_best_model_at_end": False},
+            "needs evaluations",
+        ),
+        ({"tune": "lora", "train_embeddings": True}, "does nothing with tune=lora"),
+        ({"bf16": True, "fp16": True}, "fp16"),
+        ({"save_strategy": "steps"}, "strategy"),  # transformers' own check, as one line
+    ],
+)
+def test_what_can_not_be_meant_is_refused(tmp_path, options, message):
+    with pytest.raises(ConfigError, match=message):
+        arguments(tmp_path, **options)
+
+
+def test_rows_know_their_place_in_the_file_and_what_was_cut():
+    encoder, data = encoder_of(SCORES), data_of(SCORES, label=float)
+    rows = TokenizedRows(encoder, data.train)
+    expected = encoder.tokenize(data.train["text"][:])
+    assert rows.input_ids == expected.input_ids and rows.truncated == sum(expected.truncated)
+    assert rows[3]["rows"] == 5 and rows[3]["labels"].item() == 3.0 and rows.labels.dtype == torch.float32
+
+
+def test_a_batch_is_padded_on_the_right():
+    rows = [
+        {"input_ids": [5, 6, 7], "labels": torch.tensor(1), "rows": 12},
+        {"input_ids": [8], "labels": torch.tensor(0), "rows": 40},
+    ]
+    batch = {name: tensor.tolist() for name, tensor in Collator(9)(rows).items()}
+    assert batch == {
+        "input_ids": [[5, 6, 7], [8, 9, 9]],
+        "attention_mask": [[1, 1, 1], [1, 0, 0]],
+        "labels": [1, 0],
+        "rows": [12, 40],
+    }
+
+
+def test_pairs_are_tokenised_as_pairs():
+    encoder = encoder_of(text=TextConfig("{text} then {text_pair}"))
+    rows = data_of().train.add_column("text_pair", [f"pair {number}" for number in range(40)])
+    expected = encoder.tokenize(list(zip(rows["text"], rows["text_pair"], strict=True))).input_ids
+    assert TokenizedRows(encoder, rows).input_ids == expected
+
+
+@pytest.mark.parametrize("head_rate", [None, 1e-2])
+def test_every_trained_parameter_is_in_one_group_at_its_rate_and_decay(tmp_path, head_rate):
+    encoder = encoder_of(pooling=attention())
+    set_trainable(encoder, "full")
+    args = arguments(tmp_path, learning_rate=1e-3, head_learning_rate=head_rate, weight_decay=0.5)
+    groups = parameter_groups(encoder, args)
+    found = {id(p): (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
+    assert sum(len(group["params"]) for group in groups) == len(found)
+    for name, parameter in encoder.named_parameters():
+        if name == "backbone.embed_tokens.weight":
+            assert id(parameter) not in found
+            continue
+        rate = 1e-3 if name.startswith("backbone.") else (head_rate or 1e-3)
+        is_matrix = not ("norm" in name or name.endswith("bias"))
+        assert found.pop(id(parameter)) == (rate, 0.5 if is_matrix else 0.0), name
+    assert not found
+
+
+def test_the_record_has_what_was_set_and_our_options_and_nothing_else(tmp_path):
+    args = arguments(tmp_path, learning_rate=1e-3, warmup_steps=7, adam_beta2=0.98)
+    record = resolved_arguments(args)
+    assert record["learning_rate"] == 1e-3 and record["warmup_steps"] == 7 and record["adam_beta2"] == 0.98
+    assert record["max_tokens"] == args.max_tokens and record["tune"] == "full"
+    assert not {"adam_beta1", "hub_token", "output_dir", "run_name", "deepspeed"} & record.keys()
+    json.dumps(record)
+
+
+def test_the_record_says_where_the_rows_came_from_and_which_metric_decided(tmp_path):
+    data = data_of()
+    data = TaskData(
+        data.task,
+        data.train,
+        data.validation,
+        train_note="40 of 67,349 rows",
+        train_source="train.tsv",
+        skipped=2,
+        empty_texts=1,
+    )
+    run = train(encoder_of(), data, arguments(tmp_path)).run
+    rows = run["data"]
+    assert rows["train_note"] == "40 of 67,349 rows" and rows["train_source"] == "train.tsv"
+    assert (rows["skipped"], rows["empty_texts"], rows["truncated"]) == (2, 1, 0)
+    assert run["training"]["metric_for_best_model"] == "eval_accuracy"
+    assert run["versions"]["torch"] == torch.__version__ and run["hardware"]["threads"] >= 1
+    assert run["peak_memory"]["host_bytes"] > 1e7 and run["wall_seconds"] >= run["train_seconds"] > 0
+    assert run["parameters"]["trained"] < run["parameters"]["total"]
+
+
+def test_throughput_counts_padding_that_was_not_computed():
+    work = Throughput()
+    assert (work.tokens_per_second, work.padding_avoided) == (0.0, 0.0)
+    work.add(tokens=30, slots=40, seconds=1.0)
+    work.add(tokens=30, slots=60, seconds=2.0)
+    assert work.tokens_per_second == 20.0 and work.padding_avoided == pytest.approx(0.4)
+
+
+def test_a_bar_on_a_terminal_is_closed_by_an_error_too(monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    progress = ProgressLines(Throughput(100, 200, 2.0))
+    state = TrainerState(max_steps=10, global_step=4, is_world_process_zero=True)
+    progress.on_train_begin(None, state, None)
+    state.global_step = 6
+    progress.on_step_end(None, state, None)
+    progress.on_log(None, state, None, {"loss": 0.5})
+    assert progress.bar.n == 6 and "loss 0.500, 50 tokens/s, 50% padding avoided" in str(progress.bar)
+    progress.close()
+    assert progress.bar.disable
