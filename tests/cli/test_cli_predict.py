@@ -296,7 +296,8 @@ def test_a_full_disk_leaves_whole_records_and_a_line(refused, encoder_folder, li
 
 
 SLOW = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit it ignored
 from gemma_encoder import scoring
 from gemma_encoder.cli.main import main
 real = scoring.score_token_ids
