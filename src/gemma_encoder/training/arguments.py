@@ -13,6 +13,16 @@ from ..errors import ConfigError
 
 Tune = Literal["full", "lora", "head"]
 
+_NOT_SUPPORTED = (
+    "label_smoothing_factor",
+    "neftune_noise_alpha",
+    "auto_find_batch_size",
+    "use_liger_kernel",
+    "push_to_hub",
+    "fsdp",  # processes cut batches into different numbers of passes: sharded weights would wait for ever
+    "deepspeed",
+)
+
 
 def bf16_is_native() -> bool:
     """Whether this machine multiplies bfloat16 in hardware, so that autocast to it is faster than float32."""
@@ -47,6 +57,8 @@ class EncoderTrainingArguments(TrainingArguments):
         early_stopping_patience: Stop after this many evaluations without a better main metric; never if None.
         keep_checkpoints: Keep the checkpoints of a finished run. One is up to three times the float32 size of
             what trains (weights and Adam's two moments); frozen tensors are not in it.
+        save_minutes: Also save a checkpoint when this long has passed since the last, so that a kill costs no
+            more; 0 saves only as `save_strategy` says.
 
     Raises:
         ConfigError: A value is not allowed.
@@ -83,6 +95,7 @@ class EncoderTrainingArguments(TrainingArguments):
     lora_target_modules: str = "all-linear"
     early_stopping_patience: int | None = None
     keep_checkpoints: bool = False
+    save_minutes: float = 10.0
 
     def __post_init__(self) -> None:
         if not self.output_dir:
@@ -92,6 +105,14 @@ class EncoderTrainingArguments(TrainingArguments):
         for name in ("max_tokens", "eval_max_tokens", "lora_r", "lora_alpha", "per_device_train_batch_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}", fix="use a whole number of at least 1")
+        for name in _NOT_SUPPORTED:
+            if getattr(self, name, None):
+                raise ConfigError(
+                    f"{name} is {getattr(self, name)!r}: packed training doesn't support it",
+                    fix=f"leave {name} out",
+                )
+        if self.save_minutes < 0:
+            raise ConfigError(f"save_minutes is {self.save_minutes}", fix="use a number of minutes, or 0")
         if not 0 <= self.lora_dropout < 1:
             raise ConfigError(f"lora_dropout is {self.lora_dropout}", fix="use a rate from 0 to below 1")
         if self.learning_rate <= 0 or (self.head_learning_rate is not None and self.head_learning_rate <= 0):
@@ -108,6 +129,8 @@ class EncoderTrainingArguments(TrainingArguments):
             super().__post_init__()
         except ValueError as error:
             raise ConfigError(str(error).splitlines()[0], fix="see transformers.TrainingArguments") from error
+        # With several GPUs and one process the Trainer would use DataParallel and multiply the batch size.
+        self._n_gpu = min(self._n_gpu, 1)
         if self.early_stopping_patience is not None:
             self._check_early_stopping(self.early_stopping_patience)
 

@@ -117,3 +117,29 @@ class ProgressLines(TrainerCallback):
     def _say(self, line: str) -> None:
         tqdm.write(line, file=sys.stderr)
         sys.stderr.flush()
+
+
+class SaveByTime(TrainerCallback):
+    """Saves when so many minutes have passed since the last save. For one process: clocks differ."""
+
+    def __init__(self, minutes: float) -> None:
+        self.seconds = 60 * minutes
+        self._saved = time.monotonic()
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Start the clock."""
+        self._saved = time.monotonic()
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Ask for a checkpoint when it is time."""
+        control.should_save = control.should_save or time.monotonic() - self._saved >= self.seconds
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Start again."""
+        self._saved = time.monotonic()

@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import os
+import pickle
 import shutil
 import time
 from dataclasses import asdict
@@ -13,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import Trainer
+from transformers import EarlyStoppingCallback, Trainer, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.trainer_utils import SaveStrategy
 
 from ..encoder import Encoder
 from ..errors import CheckpointError, TrainingError
@@ -27,9 +29,10 @@ from ..packing import plan_batches
 from ..scoring import is_out_of_memory, out_of_memory, score_token_ids
 from ..tasks import Task
 from .arguments import EncoderTrainingArguments
-from .callbacks import ProgressLines, Throughput
+from .callbacks import ProgressLines, SaveByTime, Throughput
 from .collation import Collator, TokenizedRows
 from .parameters import parameter_groups
+from .resuming import check_same, decisive_settings
 
 WEIGHTS_FILE = "model.safetensors"
 THROUGHPUT_FILE = "throughput.json"
@@ -83,6 +86,9 @@ class EncoderTrainer(Trainer):
         self.remove_callback(PrinterCallback)
         self.progress = ProgressLines(self.throughput)
         self.add_callback(self.progress)
+        if args.save_minutes and args.save_strategy != SaveStrategy.NO and args.world_size == 1:
+            self.add_callback(SaveByTime(args.save_minutes))
+        self._settings = decisive_settings(encoder, args, train_rows)
         self._rows_of_step: list[int] = []
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
@@ -194,7 +200,7 @@ class EncoderTrainer(Trainer):
         folder = Path(output_dir or self.options.output_dir or ".")
         folder.mkdir(parents=True, exist_ok=True)
         state = {name: parameter.detach().contiguous() for name, parameter in self._trained().items()}
-        save_file(state, folder / WEIGHTS_FILE)
+        save_file(state, folder / WEIGHTS_FILE, metadata=self._settings)
         (folder / THROUGHPUT_FILE).write_text(json.dumps(asdict(self.throughput)), encoding="utf-8")
 
     def _trained(self) -> dict[str, nn.Parameter]:
@@ -207,11 +213,7 @@ class EncoderTrainer(Trainer):
         try:
             state = load_file(path, device=str(self.encoder.device))
         except (OSError, SafetensorError) as error:
-            raise CheckpointError(
-                f"The checkpoint can't be read: {error}",
-                where=str(path),
-                fix="delete this checkpoint and resume again",
-            ) from error
+            raise _damaged(error, str(path)) from error
         trained = self._trained()
         if {name: tensor.shape for name, tensor in state.items()} != {
             name: parameter.shape for name, parameter in trained.items()
@@ -224,13 +226,39 @@ class EncoderTrainer(Trainer):
         self.encoder.load_state_dict(state, strict=False)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Weights and counters. Refuses a checkpoint that was written under other settings."""
+        weights = Path(resume_from_checkpoint) / WEIGHTS_FILE
+        with contextlib.suppress(OSError, SafetensorError), safe_open(weights, "pt") as file:
+            check_same(file.metadata() or {}, self._settings, resume_from_checkpoint)
         self._load_trained(resume_from_checkpoint)
         with contextlib.suppress(OSError, ValueError):  # a run is no worse for a gap in its statistics
             done = json.loads((Path(resume_from_checkpoint) / THROUGHPUT_FILE).read_text(encoding="utf-8"))
             self.throughput.add(**done)
 
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        try:
+            super()._load_optimizer_and_scheduler(checkpoint)
+        except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+            raise _damaged(error, str(checkpoint)) from error
+
     def _load_best_model(self) -> None:
-        self._load_trained(str(self.state.best_model_checkpoint))
+        """By its step, not by the path it had: the folder may have been moved."""
+        self._load_trained(Path(str(self.options.output_dir)) / f"checkpoint-{self.state.best_global_step}")
+
+    def had_stopped_early(self, checkpoint: str) -> bool:
+        """Whether a checkpoint ends a run whose patience was used up; the Trainer would train on."""
+        state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
+        saved = (state.stateful_callbacks or {}).get(EarlyStoppingCallback.__name__, {})
+        counter = saved.get("attributes", {}).get("early_stopping_patience_counter", 0)
+        patience = self.options.early_stopping_patience
+        return patience is not None and counter >= patience
+
+    def finish_from(self, checkpoint: str) -> None:
+        """Take a checkpoint for the end of training, without a step."""
+        self._load_from_checkpoint(checkpoint)
+        self.state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
+        if self.options.load_best_model_at_end and self.state.best_global_step:
+            self._load_best_model()
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Write a checkpoint; when that fails its remains are deleted and earlier ones stay."""
@@ -245,6 +273,13 @@ class EncoderTrainer(Trainer):
                 where=str(folder),
                 fix="free disk space or permit writing, then --resume; earlier checkpoints are intact",
             ) from error
+
+
+def _damaged(error: Exception, where: str) -> CheckpointError:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return CheckpointError(
+        f"The checkpoint can't be read: {reason}", where=where, fix="delete this checkpoint and resume again"
+    )
 
 
 def last_checkpoint(folder: str | Path) -> str | None:

@@ -112,7 +112,10 @@ def train(
         trainer.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
     try:
         with _no_cudnn_attention():
-            trainer.train(resume_from_checkpoint=found if resume else None)
+            if resume and trainer.had_stopped_early(str(found)):
+                trainer.finish_from(str(found))
+            else:
+                trainer.train(resume_from_checkpoint=found if resume else None)
             scores = _scores_of_best(trainer) or trainer.evaluate()
         encoder.eval()
         metrics = {name: scores[f"eval_{name}"] for name in task.metrics}
@@ -169,6 +172,11 @@ def _check(encoder: Encoder, data: TaskData, args: EncoderTrainingArguments, out
             "fp16 can't train Gemma: its activations overflow float16",
             fix="use bf16, or float32 where bf16 is slow",
         )
+    if args.tune == "full" and encoder.dtype != torch.float32:
+        raise ConfigError(
+            f"Full fine-tuning of {encoder.dtype} weights loses small updates",
+            fix="load the model in float32 (bf16 autocast is as fast), or use tune lora or head",
+        )
     if output_dir.is_dir() and any(output_dir.iterdir()) and not (output_dir / CONFIG_FILE).is_file():
         raise ConfigError(
             "The output folder holds other files", where=str(output_dir), fix="give a new or empty folder"
@@ -201,7 +209,9 @@ def _trainer_args(
 
 
 def _standardise(encoder: Encoder, targets: torch.Tensor) -> None:
-    """Let a regression head learn targets of mean 0 and deviation 1 and answer in their own units."""
+    """Let a new regression head learn targets of mean 0 and deviation 1 and answer in their own units."""
+    if (encoder.head.output_scale, encoder.head.output_shift) != (1.0, 0.0):
+        return  # trained before: its outputs mean something already
     deviation = targets.double().std(correction=0).item()
     encoder.head.output_shift = targets.double().mean().item()
     encoder.head.output_scale = deviation if deviation > 0 else 1.0
