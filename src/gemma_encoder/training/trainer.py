@@ -44,7 +44,6 @@ class _Trainable(nn.Module):
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         self.encoder = encoder
-        self._no_split_modules = encoder.stock_backbone._no_split_modules  # what FSDP shards by
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         logits: Tensor = self.encoder(input_ids, attention_mask).logits
