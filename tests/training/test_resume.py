@@ -126,7 +126,11 @@ def test_a_real_kill_in_the_middle_of_a_step(arguments, tmp_path, uninterrupted)
             learning_rate=1e-3, logging_steps=1, **OPTIONS))
     """
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", textwrap.dedent(program)],
+        env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},  # another number sums in another order
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert Path(last_checkpoint(tmp_path / "run.checkpoints")).name == "checkpoint-6"
