@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from statistics import median
 
 import numpy as np
 import pytest
 import torch
-from benchmarks import common, scoring_speed, training_speed
+from benchmarks import attention, common, scoring_speed, training_speed
 
 from gemma_encoder import Encoder
 from gemma_encoder.testing import tiny_decoder
@@ -65,3 +66,46 @@ def test_the_order_turns_round():
     taken = [common.interleave(contenders, number, "cpu") for number in range(2)]
     assert order == ["first", "second", "second", "first"]
     assert all(times.keys() == contenders.keys() for times in taken)
+
+
+DATA = Path(__file__).parent.parent / "datasets" / "glue"
+
+
+def test_a_trial_of_the_comparison_is_run_once(tmp_path, decoder_folder, capsys):
+    results, work = tmp_path / "results.jsonl", tmp_path / "work"
+    command = ["--data-dir", str(DATA), "--model", str(decoder_folder), "--tasks", "wnli=4"]
+    command += ["--learning-rates", "1e-3", "--results", str(results), "--work", str(work)]
+    attention.main([*command, "--arms", "stock classifier", "--seeds", "0"])
+    (line,) = results.read_text().splitlines()
+    record = json.loads(line)
+    assert (record["rows"], record["steps"], record["baseline"]["accuracy"]) == (4, 1, pytest.approx(40 / 71))
+    assert not list(work.glob("*/model.safetensors")), "the weights of a finished trial are deleted"
+    capsys.readouterr()
+    attention.main([*command, "--arms", "stock classifier", "--seeds", "0"])
+    assert results.read_text().splitlines() == [line]
+    score = 100 * record["metrics"]["accuracy"]
+    assert f"| stock classifier | 0.001 | 1 | {score:.1f} |" in capsys.readouterr().out
+
+
+def test_a_trial_that_fails_says_where_its_log_is(tmp_path, decoder_folder):
+    command = ["--data-dir", str(tmp_path), "--model", str(decoder_folder), "--tasks", "wnli"]
+    with pytest.raises(RuntimeError, match=r"exit code 2; see .*\.log"):
+        attention.main([*command, "--results", str(tmp_path / "r.jsonl"), "--work", str(tmp_path / "work")])
+    assert not (tmp_path / "r.jsonl").exists()
+
+
+def test_the_table_of_the_comparison():
+    trials = [
+        attention.Trial("m", "rte", None, arm, 5e-5, seed) for arm in attention.ARMS for seed in range(3)
+    ]
+    records = [
+        {
+            "main_metric": "accuracy",
+            "metrics": {"accuracy": 0.5 + 0.01 * trial.seed},
+            "baseline": {"accuracy": 0.5},
+        }
+        for trial in trials
+    ]
+    lines = attention.table(dict(zip(trials, records, strict=True))).splitlines()
+    assert lines[2] == "| m | rte | all | accuracy | 50.0 | bidirectional + mean | 5e-05 | 3 | 51.0 ± 2.5 |"
+    assert len(lines) == 2 + len(attention.ARMS)

@@ -1,4 +1,4 @@
-"""A tiny decoder in a folder, and encoders adapted from it by the command itself."""
+"""Encoders adapted from a tiny decoder by the command itself."""
 
 from __future__ import annotations
 
@@ -8,19 +8,8 @@ from pathlib import Path
 import pytest
 
 from gemma_encoder.cli.main import main
-from gemma_encoder.testing import tiny_decoder
 
 SMALL = ["--max_length", "24", "--head.width", "8"]
-
-
-@pytest.fixture(scope="session")
-def decoder_folder(tmp_path_factory) -> Path:
-    """A Gemma 3 of four layers with random weights, as transformers saves it."""
-    folder = tmp_path_factory.mktemp("decoders") / "tiny"
-    decoder = tiny_decoder("gemma3")
-    decoder.backbone.save_pretrained(folder)
-    decoder.tokenizer.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")

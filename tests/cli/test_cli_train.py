@@ -64,6 +64,15 @@ def test_every_other_field_of_the_training_arguments_passes_through(tmp_path):
             training_arguments(options, TrainingOptions(args={name: value}))
 
 
+def test_a_strategy_may_be_no(run, command):
+    """YAML reads a bare `no` as false."""
+    status, _, err = run(*command, "--dry_run", "--args.eval_strategy", "no", "--args.save_strategy", "no")
+    assert status == 0, err
+    options = TrainOptions("m", "out", task="sst2")
+    args = training_arguments(options, TrainingOptions(args={"eval_strategy": False, "save_strategy": "no"}))
+    assert (args.eval_strategy, args.save_strategy) == ("no", "no")
+
+
 def test_a_file_to_a_folder_that_predicts(run, command, tmp_path, train_file):
     validation = labelled(tmp_path / "dev.csv", count=10)
     status, printed, err = run(*command, "--validation_file", validation)

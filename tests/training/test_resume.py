@@ -127,7 +127,7 @@ def test_a_real_kill_in_the_middle_of_a_step(arguments, tmp_path, uninterrupted)
     """
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program)],
-        env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},  # another number sums in another order
+        env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},  # others sum in another order
         capture_output=True,
         text=True,
         timeout=120,

@@ -85,6 +85,8 @@ def training_arguments(options: TrainOptions, training: TrainingOptions) -> Enco
             raise ConfigError(
                 f"There is no training option {name!r}", fix="see transformers.TrainingArguments"
             )
+        if name.endswith("_strategy") and extra[name] is False:
+            extra[name] = "no"  # which YAML reads as false
     recipe = recipe_for(options.task or "")
     defaults = {
         "learning_rate": recipe.learning_rate,

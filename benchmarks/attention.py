@@ -1,0 +1,167 @@
+"""Bidirectional or causal: the same decoder, rows and steps, several seeds.
+
+    python -m benchmarks.attention --data-dir glue --tasks cola=3200 rte --learning-rates 5e-5 --seeds 0 1 2
+
+Every trial is one `gemma-encoder train`, and leaves a line in `--results`; a trial that has its line is not
+run again, so the command can be stopped and repeated, and more seeds or tasks added. `--table` only prints.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from gemma_encoder.evaluation.metrics import mean_interval
+
+ARMS = {
+    "bidirectional + mean": ["--attention", "bidirectional", "--pooling.kind", "mean"],
+    "causal + last token": ["--attention", "causal", "--pooling.kind", "last_k"],
+    "bidirectional + mean, embeddings trained": [
+        *("--attention", "bidirectional", "--pooling.kind", "mean", "--train_embeddings"),
+    ],
+    # What transformers' ...ForSequenceClassification does: a linear layer on the last token, nothing else.
+    "stock classifier": [
+        *("--attention", "causal", "--pooling.kind", "last_k", "--eos", "false"),
+        *("--head.depth", "0", "--head.norm", "none", "--dropout", "0"),
+    ],
+}
+HEAD_RATE = {"stock classifier": 1.0}
+"""The head's learning rate as a multiple of the backbone's; 10 in the other arms."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training run. `rows` is None for all there are."""
+
+    model: str
+    task: str
+    rows: int | None
+    arm: str
+    learning_rate: float
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """A folder name."""
+        parts = (self.model, self.task, self.rows or "all", self.arm, f"{self.learning_rate:g}", self.seed)
+        return "-".join(str(part).replace(" ", "_").replace("/", "_") for part in parts)
+
+    def command(self, data_dir: str, output: Path) -> list[str]:
+        """The `gemma-encoder train` that runs it: one epoch, judged once at the end."""
+        head_rate = self.learning_rate * HEAD_RATE.get(self.arm, 10.0)
+        return [
+            *(sys.executable, "-m", "gemma_encoder", "train", "--overwrite", "--output", str(output)),
+            *("--model", self.model, "--task", self.task, "--data_dir", data_dir),
+            *(("--max_train_rows", str(self.rows)) if self.rows else ()),
+            *("--dropout.feed_forward", "0.1", "--dropout.head", "0.1", *ARMS[self.arm]),
+            *("--num_train_epochs", "1", "--per_device_train_batch_size", "16"),
+            *("--learning_rate", str(self.learning_rate), "--head_learning_rate", str(head_rate)),
+            *("--seed", str(self.seed), "--args.eval_strategy", "no", "--args.save_strategy", "no"),
+            *("--args.load_best_model_at_end", "false"),
+        ]
+
+
+def run(trial: Trial, data_dir: str, work: Path) -> dict[str, Any]:
+    """Run a trial and return its line: the trial, its metrics, and how it was run."""
+    output, log = work / trial.name, work / f"{trial.name}.log"
+    with log.open("w") as file:
+        code = subprocess.run(trial.command(data_dir, output), stdout=file, stderr=file).returncode
+    if code:
+        raise RuntimeError(f"{trial.name} failed with exit code {code}; see {log}")
+    record = json.loads((output / "run.json").read_text(encoding="utf-8"))
+    shutil.rmtree(output)  # a gigabyte of weights
+    kept = ["metrics", "baseline", "steps", "tokens", "tokens_per_second", "wall_seconds"]
+    kept += ["versions", "hardware"]
+    return asdict(trial) | {"main_metric": record["task"]["main_metric"]} | {key: record[key] for key in kept}
+
+
+def read(path: Path) -> dict[Trial, dict[str, Any]]:
+    """The lines of a results file, by trial."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    records = [json.loads(line) for line in lines]
+    return {Trial(**{key: record[key] for key in Trial.__dataclass_fields__}): record for record in records}
+
+
+def table(results: dict[Trial, dict[str, Any]]) -> str:
+    """Markdown: main metric in points, mean over seeds with its 95 % t interval, per task, arm and rate."""
+    scores: dict[tuple[Any, ...], dict[int, float]] = defaultdict(dict)
+    baselines = {}
+    for trial, record in results.items():
+        setting = (trial.model, trial.task, trial.rows, record["main_metric"])
+        baselines[setting] = 100 * record["baseline"][record["main_metric"]]
+        score = 100 * record["metrics"][record["main_metric"]]
+        scores[(setting, trial.arm, trial.learning_rate)][trial.seed] = score
+    lines = [
+        "| model | task | train rows | metric | majority | arm | learning rate | seeds | mean ± interval |",
+        "| --- | --- | ---: | --- | ---: | --- | ---: | ---: | ---: |",
+    ]
+    for setting, arm, rate in sorted(scores, key=str):
+        model, task, rows, metric = setting
+        seeds = scores[(setting, arm, rate)]
+        lines.append(
+            f"| {model} | {task} | {rows or 'all'} | {metric} | {baselines[setting]:.1f} | {arm} | {rate:g} "
+            f"| {len(seeds)} | {in_words(list(seeds.values()))} |"
+        )
+    return "\n".join(lines)
+
+
+def in_words(values: Sequence[float]) -> str:
+    """`86.1 ± 1.2`, or the value alone where there is one seed."""
+    mean, half_width = mean_interval(values)
+    return f"{mean:.1f}" if half_width is None else f"{mean:.1f} ± {half_width:.1f}"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run what is missing, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--results", type=Path, default=Path("docs/results/attention.jsonl"))
+    parser.add_argument("--table", action="store_true", help="print the table of --results and run nothing")
+    parser.add_argument("--data-dir", help="folder with the tasks' files, as for `gemma-encoder train`")
+    parser.add_argument("--model", default="gemma-3-270m")
+    parser.add_argument("--tasks", nargs="+", metavar="TASK[=ROWS]", default=["sst2=3200"])
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS)[:2])
+    parser.add_argument("--learning-rates", nargs="+", type=float, default=[2e-5, 5e-5])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--jobs", type=int, default=1, help="trials at once, which share the cores")
+    parser.add_argument("--work", type=Path, default=Path("runs/attention"), help="for logs and weights")
+    options = parser.parse_args(arguments)
+    done = read(options.results)
+    if not options.table:
+        if not options.data_dir:
+            parser.error("--data-dir is needed")
+        trials = [
+            Trial(options.model, task, int(rows) if rows else None, arm, rate, seed)
+            for seed in options.seeds
+            for task, _, rows in (each.partition("=") for each in options.tasks)
+            for rate in options.learning_rates
+            for arm in options.arms
+        ]
+        missing = [trial for trial in trials if trial not in done]
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // options.jobs)))
+        options.work.mkdir(parents=True, exist_ok=True)
+        options.results.parent.mkdir(parents=True, exist_ok=True)
+        with ThreadPoolExecutor(options.jobs) as pool:
+            running = {pool.submit(run, trial, options.data_dir, options.work): trial for trial in missing}
+            for number, future in enumerate(as_completed(running), start=1):
+                if future.exception():
+                    pool.shutdown(wait=False, cancel_futures=True)
+                record = done[running[future]] = future.result()
+                with options.results.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(record) + "\n")
+                scores = " ".join(f"{name} {value:.4f}" for name, value in record["metrics"].items())
+                print(f"{number}/{len(missing)} {running[future].name}: {scores}", flush=True)
+    print(table(done))
+
+
+if __name__ == "__main__":
+    main()
