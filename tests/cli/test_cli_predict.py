@@ -186,6 +186,24 @@ def test_resume_with_another_input_is_refused_and_changes_nothing(
     assert out.read_bytes() == before
 
 
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+@pytest.mark.parametrize("rows", [3, 4])
+def test_resume_with_another_model_is_refused_and_changes_nothing(
+    run, refused, encoder_folder, adapt, tmp_path, suffix, rows
+):
+    """Whether or not the output ends with a whole buffer."""
+    out, texts = tmp_path / f"out.{suffix}", tmp_path / "in.txt"
+    texts.write_text("a good film\na bad film\nthe river\nthe bank\nnot it\n")
+    command = ["predict", "--output", out, "--input", texts, "--buffer_rows", 4]
+    assert run(*command, "--model", encoder_folder)[0] == 0
+    kept = rows + (suffix == "csv")  # a header
+    before = b"".join(out.read_bytes().splitlines(keepends=True)[:kept])
+    out.write_bytes(before)
+    other = adapt("--labels", "bad,good", "--seed", "1")
+    assert f"of row {rows} is" in refused(*command, "--model", other, "--resume")
+    assert out.read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

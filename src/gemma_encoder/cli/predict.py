@@ -125,6 +125,8 @@ def _write(
                 if scored.index >= behind:
                     predictions.add(row, scored)
                     truncated += scored.truncated
+                elif scored.index == behind - 1:
+                    predictions.check_last(scored)
                 if not drawn:
                     predictions.flush()
                     progress.show(predictions.written)
@@ -146,8 +148,8 @@ def _after_written(
 ) -> tuple[Iterator[Row], int]:
     """Pass over the rows the output has; returns the rows to score and how many of them are written already.
 
-    Scoring starts where a buffer of the interrupted run started, so the passes, and with them every digit,
-    are the same as without the interruption.
+    Scoring starts where the last buffer of the interrupted run started, so the passes, and with them every
+    digit, are the same as without the interruption, and a model that says something else is noticed.
     """
     done = predictions.resumed
     if not done:
@@ -161,7 +163,7 @@ def _after_written(
             fix="give the same input and options as before, or use --overwrite",
         )
     note(f"resuming after {counted(done, 'row')}")
-    return (rows, 0) if done % options.buffer_rows == 0 else (chain(again, rows), len(again))
+    return chain(again, rows), len(again)
 
 
 def _summary(

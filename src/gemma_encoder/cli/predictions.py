@@ -48,6 +48,7 @@ class Written:
     records: int
     size: int
     header: list[str] | None
+    last: dict[str, Any]
     last_row: int | None
 
 
@@ -74,6 +75,7 @@ class Predictions:
         self.resumed = found.records if found else 0
         self.last_row = found.last_row if found else None
         self.header = found.header if found else None
+        self._last = found.last if found else {}
         self.written = self.flushed = self.resumed
         self._buffer = io.StringIO(newline="")
 
@@ -84,22 +86,41 @@ class Predictions:
             DataError: The row lacks a column to keep.
             ConfigError: A column to keep has the name of one of ours.
         """
-        kept = self._kept(row)
-        answer = prediction(self.config, scored.logits)
-        chances = probabilities_of(self.config, scored.logits)
-        truncated = {"truncated": scored.truncated}
+        kept, ours = self._kept(row), self._ours(scored)
+        self._refuse_collision(kept, ours)
+        record = {"row": row.number, **kept, **ours}
         if self.format == "jsonl":
-            regression = self.config.problem_type == "regression"
-            extra = {} if regression else {"probabilities": chances}
-            ours = {"prediction": answer, **extra, **truncated}
-            self._refuse_collision(kept, ours)
-            record = {"row": row.number, **kept, **ours}
             self._buffer.write(json.dumps(record, ensure_ascii=False, default=str) + "\n")
         else:
-            ours = {**_flat(self.config, answer, chances), **truncated}
-            self._refuse_collision(kept, ours)
-            self._write_csv({"row": row.number, **kept, **ours})
+            self._write_csv(record)
         self.written += 1
+
+    def check_last(self, scored: Scored) -> None:
+        """See that the last record the output had is what this model says of its row.
+
+        Raises:
+            DataError: It isn't, by more than rounding.
+        """
+        for name, value in self._ours(scored).items():
+            if not _agree(value, self._last.get(name)):
+                raise DataError(
+                    f"The output was written by another model or with other options: the {name} of row "
+                    f"{self.last_row} is {self._last.get(name)} there, and {value} now",
+                    where=self.name,
+                    fix="give the model and options of the run that is resumed, or use --overwrite",
+                )
+
+    def _ours(self, scored: Scored) -> dict[str, Any]:
+        """What the model says of a row, under the names of the output's format."""
+        answer = prediction(self.config, scored.logits)
+        chances = probabilities_of(self.config, scored.logits)
+        if self.format == "csv":
+            said = _flat(self.config, answer, chances)
+        elif self.config.problem_type == "regression":
+            said = {"prediction": answer}
+        else:
+            said = {"prediction": answer, "probabilities": chances}
+        return {**said, "truncated": scored.truncated}
 
     def flush(self) -> None:
         """Put what was added into the output."""
@@ -189,19 +210,20 @@ def find_written(path: Path, format: str) -> Written:
                 records, last = records + 1, record
             record, quotes = b"", 0
     try:
-        if format == "csv":
-            fields = dict(
-                zip(header or (), next(csv.reader(io.StringIO(last.decode(), newline="")), ()), strict=False)
-            )
-            row = int(fields["row"]) if records else None
+        if not records:
+            fields = {}
+        elif format == "csv":
+            values = next(csv.reader(io.StringIO(last.decode(), newline="")))
+            fields = dict(zip(header or (), values, strict=False))
         else:
-            row = int(json.loads(last)["row"]) if records else None
+            fields = json.loads(last)
+        row = int(fields["row"]) if records else None
     except (ValueError, KeyError, TypeError) as error:
         fix = "use the output of an interrupted predict with the same format, or --overwrite"
         raise DataError(
             "This isn't an output of predict that can be resumed", where=str(path), fix=fix
         ) from error
-    return Written(records, size, header, row)
+    return Written(records, size, header, fields, row)
 
 
 def _format(options: PredictOptions) -> str:
@@ -224,3 +246,14 @@ def _flat(config: EncoderConfig, answer: Any, chances: Mapping[str, float]) -> d
         return {f"prediction_{name}": value for name, value in chances.items()}
     joined = "|".join(answer) if isinstance(answer, list) else answer
     return {"prediction": joined} | {f"probability_{label}": chance for label, chance in chances.items()}
+
+
+def _agree(value: Any, written: Any) -> bool:
+    """Whether a value is what was written, in CSV as text, but for rounding on another machine."""
+    if isinstance(value, Mapping):
+        same_names = isinstance(written, Mapping) and value.keys() == written.keys()
+        return same_names and all(_agree(value[name], written[name]) for name in value)
+    try:
+        return bool(np.isclose(float(value), float(written), rtol=1e-3, atol=1e-3))
+    except (TypeError, ValueError):
+        return str(value) == str(written)
