@@ -2,13 +2,14 @@
 
 import json
 import os
+import shutil
 
 import pytest
 import torch
 from training_samples import arguments, data_of, encoder_of, weights
 
 from gemma_encoder.encoder import Encoder
-from gemma_encoder.errors import CheckpointError, TrainingError
+from gemma_encoder.errors import CheckpointError, ConfigError, TrainingError
 from gemma_encoder.training import train, training
 from gemma_encoder.training.run_record import RUN_FILE, write_run
 from gemma_encoder.training.trainer import WEIGHTS_FILE, last_checkpoint
@@ -121,9 +122,17 @@ def test_a_truncated_checkpoint_is_named(tmp_path, monkeypatch):
         train(encoder_of(), data_of(), arguments(tmp_path), resume=True)
 
 
-def test_a_new_run_starts_without_the_checkpoints_of_an_earlier_one(tmp_path):
+def test_an_earlier_run_is_only_replaced_when_asked_to(tmp_path):
     old = tmp_path / "model.checkpoints" / "checkpoint-99"
     old.mkdir(parents=True)
     (old / "trainer_state.json").write_text('{"global_step": 99}')
-    train(encoder_of(), data_of(), arguments(tmp_path, keep_checkpoints=True))
+    with pytest.raises(ConfigError, match="interrupted run left its checkpoints"):
+        train(encoder_of(), data_of(), arguments(tmp_path))
+    assert old.is_dir()
+    train(encoder_of(), data_of(), arguments(tmp_path, keep_checkpoints=True), overwrite=True)
     assert last_checkpoint(tmp_path / "model.checkpoints").endswith("checkpoint-10")
+    shutil.rmtree(tmp_path / "model.checkpoints")
+    before = (tmp_path / "model" / "run.json").read_bytes()
+    with pytest.raises(ConfigError, match="holds a model"):
+        train(encoder_of(), data_of(), arguments(tmp_path))
+    assert (tmp_path / "model" / "run.json").read_bytes() == before

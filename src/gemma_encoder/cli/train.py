@@ -55,7 +55,7 @@ def run(options: TrainOptions, training: TrainingOptions, encoder_options: Encod
     train_rows, validation_rows = len(data.train), len(data.validation)
     note(f"{data.task.name}: {counted(train_rows, 'row')} to train on, {validation_rows:,} to judge by")
     try:
-        result = train(encoder, data, args, resume=options.resume)
+        result = train(encoder, data, args, resume=options.resume, overwrite=options.overwrite)
     except KeyboardInterrupt:
         note(f"the checkpoints so far are in {_checkpoints(options)}; go on with --resume")
         raise

@@ -45,7 +45,12 @@ class TrainResult:
 
 
 def train(
-    encoder: Encoder, data: TaskData, args: EncoderTrainingArguments, *, resume: bool = False
+    encoder: Encoder,
+    data: TaskData,
+    args: EncoderTrainingArguments,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
 ) -> TrainResult:
     """Fine-tune an encoder and save it with `run.json` in `args.output_dir`.
 
@@ -56,9 +61,11 @@ def train(
         data: Rows to learn from and to judge by.
         args: Options.
         resume: Go on from the last whole checkpoint; the result is that of an uninterrupted run.
+        overwrite: Replace a model in `output_dir`, and delete the checkpoints of an interrupted run.
 
     Raises:
-        ConfigError: The encoder does not fit the task, or an option can't be used.
+        ConfigError: The encoder does not fit the task, an option can't be used, or there is an earlier run
+            in `output_dir` and nothing says what to do with it.
         TrainingError: The loss is not finite, a checkpoint can't be written, or there is nothing to resume.
         CheckpointError: The result can't be saved.
     """
@@ -67,6 +74,8 @@ def train(
     _check(encoder, data, args, output_dir)
     checkpoints = output_dir.with_name(output_dir.name + ".checkpoints")
     found = last_checkpoint(checkpoints)
+    if not resume and not overwrite:
+        _refuse_earlier_run(output_dir, checkpoints if found else None)
     if resume and found is None:
         raise TrainingError(
             "There is no checkpoint to resume", where=str(checkpoints), fix="train without resume"
@@ -180,6 +189,21 @@ def _check(encoder: Encoder, data: TaskData, args: EncoderTrainingArguments, out
     if output_dir.is_dir() and any(output_dir.iterdir()) and not (output_dir / CONFIG_FILE).is_file():
         raise ConfigError(
             "The output folder holds other files", where=str(output_dir), fix="give a new or empty folder"
+        )
+
+
+def _refuse_earlier_run(output_dir: Path, checkpoints: Path | None) -> None:
+    if checkpoints is not None:
+        raise ConfigError(
+            "An interrupted run left its checkpoints",
+            where=str(checkpoints),
+            fix="go on from them with resume=True, or start again with overwrite=True",
+        )
+    if (output_dir / CONFIG_FILE).is_file():
+        raise ConfigError(
+            "The output folder holds a model",
+            where=str(output_dir),
+            fix="give another folder, or replace it with overwrite=True",
         )
 
 
