@@ -150,6 +150,17 @@ def test_wrong_options_are_named(options, message):
         encoder_of(**options)
 
 
+def test_a_decoder_becomes_one_encoder_only():
+    """A second policy on the same backbone would change the first encoder, and halve its window again."""
+    decoder = tiny_decoder("gemma3")
+    encoder = Encoder.from_decoder(decoder, window="width", verify=False)
+    window = encoder.stock_backbone.config.sliding_window
+    with pytest.raises(ConfigError, match="adapted before"):
+        Encoder.from_decoder(decoder, attention="causal", window="width", verify=False)
+    assert encoder.stock_backbone.config.sliding_window == window
+    assert encoder.stock_backbone.config.is_causal is False
+
+
 def test_unknown_saved_field_is_named():
     with pytest.raises(ConfigError, match="speed"):
         EncoderConfig.from_dict({"speed": 9})

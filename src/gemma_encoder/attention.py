@@ -39,7 +39,7 @@ def apply_policy(backbone: PreTrainedModel, attention: AttentionPolicy, window: 
     """Set the attention and window policy of a freshly loaded decoder, in place.
 
     The policy is written into the stock config (`is_causal`, `sliding_window`), so whoever loads the saved
-    folder computes the same. Call it once: `width` halves the window each time.
+    folder computes the same. A backbone takes one policy: `width` would halve the window once more.
 
     Args:
         backbone: Stock text backbone.
@@ -49,7 +49,7 @@ def apply_policy(backbone: PreTrainedModel, attention: AttentionPolicy, window: 
             `W` tokens (itself and `W - 1` before it) unless `full`.
 
     Raises:
-        ConfigError: Unknown policy.
+        ConfigError: Unknown policy, or the backbone has one already.
     """
     if attention not in get_args(AttentionPolicy):
         raise ConfigError(
@@ -57,6 +57,12 @@ def apply_policy(backbone: PreTrainedModel, attention: AttentionPolicy, window: 
         )
     if window not in get_args(WindowPolicy):
         raise ConfigError(f"window is {window!r}", fix=f"use one of {', '.join(get_args(WindowPolicy))}")
+    if getattr(backbone, "_has_attention_policy", False):
+        raise ConfigError(
+            "This decoder was adapted before",
+            fix="load it again: every encoder has a backbone of its own, with one attention policy",
+        )
+    backbone._has_attention_policy = True  # type: ignore[assignment]
     config: Any = backbone.config
     config.is_causal = attention == "causal"
     # The neighbouring flag leaves Gemma 1 and 2 causal without a word and halves the window of Gemma 3.
