@@ -18,7 +18,7 @@ from gemma_encoder.evaluation import check_metrics
 from gemma_encoder.tasks import TASKS, Task, get_task, load_split, load_task
 from gemma_encoder.tasks.sources import bundled_folder, load_data
 
-BUNDLED = Path(__file__).parents[1] / "datasets"
+BUNDLED = Path(__file__).parents[2] / "datasets"
 SST2 = TASKS["sst2"]
 SMALL = replace(SST2, official_rows={"train": 3, "validation": 2})
 
