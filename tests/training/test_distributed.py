@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from training_samples import arguments, data_of, encoder_of
+from toy_training import arguments, data_of, encoder_of
 
 from gemma_encoder.training import train
 
@@ -22,7 +22,7 @@ OPTIONS = {
 WORKER = """
 import json, sys
 from pathlib import Path
-from training_samples import arguments, data_of, encoder_of
+from toy_training import arguments, data_of, encoder_of
 from gemma_encoder.training import train
 train(encoder_of(), data_of(), arguments(Path(sys.argv[1]), **json.loads(sys.argv[2])))
 """

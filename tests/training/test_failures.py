@@ -1,32 +1,80 @@
-"""What goes wrong outside a forward pass: one clear error, nothing lost, and a record of it."""
+"""What goes wrong during a run: one clear error, nothing lost, and a record of it."""
 
 import json
 import os
-import shutil
 
 import pytest
 import torch
-from training_samples import arguments, data_of, encoder_of, weights
+from toy_training import SCORES, arguments, data_of, encoder_of, fail_to_save, weights
 
 from gemma_encoder.encoder import Encoder
-from gemma_encoder.errors import CheckpointError, ConfigError, TrainingError
-from gemma_encoder.training import train, training
+from gemma_encoder.errors import CheckpointError, GemmaEncoderError, TrainingError
+from gemma_encoder.training import EncoderTrainer, train, training
 from gemma_encoder.training.run_record import RUN_FILE, write_run
-from gemma_encoder.training.trainer import WEIGHTS_FILE, last_checkpoint
+from gemma_encoder.training.trainer import last_checkpoint
+
+
+def one_line(error: Exception) -> str:
+    assert "\n" not in str(error) and "Mend: " in str(error)
+    return str(error)
 
 
 def run_of(folder):
     return json.loads((folder / RUN_FILE).read_text())
 
 
-def fail_to_save(patch) -> None:
+@pytest.mark.parametrize("max_grad_norm", [1.0, 0.0])
+def test_a_gradient_that_is_not_finite_stops_before_it_ruins_the_weights(tmp_path, max_grad_norm):
+    """The loss is finite and does not show it; clipping would spread it to every weight."""
+    encoder, calls = encoder_of(), []
+
+    def overflow(gradient):
+        calls.append(0)
+        return gradient * (float("inf") if len(calls) == 4 else 1.0)
+
+    encoder.head.output.weight.register_hook(overflow)
+    args = arguments(tmp_path, num_train_epochs=2, max_grad_norm=max_grad_norm)
+    with pytest.raises(
+        TrainingError, match=r"gradient became (inf|nan) at step 4 \[rows \d+(, \d+){7} of"
+    ) as error:
+        train(encoder, data_of(train_rows=20), args)
+    one_line(error.value)
+    assert all(torch.isfinite(tensor).all() for tensor in weights(encoder).values())
+    assert last_checkpoint(tmp_path / "model.checkpoints").endswith("checkpoint-3")
+
+
+def test_a_non_finite_loss_names_its_row_and_stops(tmp_path, monkeypatch):
+    encoder, loss = encoder_of(SCORES), Encoder.loss
+
+    def breaks_at_row_33(encoder, logits, labels, reduction):
+        return loss(encoder, logits, labels, reduction) * (float("nan") if 31.0 in labels else 1.0)
+
+    monkeypatch.setattr(Encoder, "loss", breaks_at_row_33)
+    with pytest.raises(TrainingError, match=r"loss became nan.*\[rows 33 of"):  # row numbers start at 2
+        train(encoder, data_of(SCORES, label=float), arguments(tmp_path, max_tokens=1))
+    assert json.loads((tmp_path / "model.checkpoints" / "run.json").read_text())["status"] == "failed"
+
+
+def test_out_of_memory_names_the_budget(tmp_path, monkeypatch):
     def full(*args, **kwargs):
-        raise CheckpointError("No space left on device")
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory")
 
-    patch.setattr(Encoder, "save_pretrained", full)
+    encoder = encoder_of()
+    monkeypatch.setattr(encoder.pooler, "forward", full)
+    with pytest.raises(GemmaEncoderError, match="Out of memory.*max_tokens=2048.*lower max_tokens"):
+        train(encoder, data_of(), arguments(tmp_path))
 
 
-def test_a_model_that_could_not_be_saved_is_saved_by_resuming(tmp_path, monkeypatch):
+def test_out_of_memory_in_the_optimiser_says_what_needs_the_memory(tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", full)
+    with pytest.raises(TrainingError, match=r"38,658 parameters train, max_tokens=2048.*tune=lora"):
+        train(encoder_of(), data_of(), arguments(tmp_path))
+
+
+def test_a_model_that_could_not_be_saved_is_saved_by_resuming_without_a_step(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         fail_to_save(patch)
         with pytest.raises(CheckpointError, match="No space left"):
@@ -36,7 +84,9 @@ def test_a_model_that_could_not_be_saved_is_saved_by_resuming(tmp_path, monkeypa
     whole = encoder_of()
     train(whole, data_of(), arguments(tmp_path / "whole"))
     resumed = encoder_of()
+    monkeypatch.setattr(EncoderTrainer, "training_step", None)  # not called
     run = train(resumed, data_of(), arguments(tmp_path), resume=True).run
+    assert not (tmp_path / "model.checkpoints").exists()
     torch.testing.assert_close(weights(resumed), weights(whole), rtol=0, atol=0)
     assert run["status"] == "finished" and run["steps"] == 10
     assert (run["tokens"], run["padding_avoided"]) == (failed["tokens"], failed["padding_avoided"])
@@ -84,55 +134,3 @@ def test_a_full_disk_leaves_the_old_record_and_nothing_else(tmp_path, monkeypatc
     with pytest.raises(TrainingError, match="No space left"):
         write_run(tmp_path, {"status": "new"})
     assert run_of(tmp_path) == {"status": "old"} and os.listdir(tmp_path) == [RUN_FILE]
-
-
-def test_a_folder_that_can_not_be_made_is_named_before_the_first_step(tmp_path):
-    (tmp_path / "file").write_text("no folder")
-    with pytest.raises(TrainingError, match=r"can't be written.*file/model.checkpoints"):
-        train(encoder_of(), data_of(), arguments(tmp_path / "file"))
-
-
-def test_out_of_memory_in_the_optimiser_says_what_needs_the_memory(tmp_path, monkeypatch):
-    def full(*args, **kwargs):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
-
-    monkeypatch.setattr(torch.optim.AdamW, "step", full)
-    with pytest.raises(TrainingError, match=r"38,658 parameters train, max_tokens=2048.*tune=lora"):
-        train(encoder_of(), data_of(), arguments(tmp_path))
-
-
-@pytest.mark.parametrize("options", [{"tune": "head"}, {"tune": "lora", "lora_r": 8}])
-def test_a_checkpoint_of_other_options_is_refused(tmp_path, monkeypatch, options):
-    with monkeypatch.context() as patch:
-        fail_to_save(patch)
-        with pytest.raises(CheckpointError, match="No space"):
-            train(encoder_of(), data_of(), arguments(tmp_path, tune="lora", lora_r=4))
-    with pytest.raises(CheckpointError, match="other options"):
-        train(encoder_of(), data_of(), arguments(tmp_path, **options), resume=True)
-
-
-def test_a_truncated_checkpoint_is_named(tmp_path, monkeypatch):
-    with monkeypatch.context() as patch:
-        fail_to_save(patch)
-        with pytest.raises(CheckpointError, match="No space"):
-            train(encoder_of(), data_of(), arguments(tmp_path))
-    file = tmp_path / "model.checkpoints" / "checkpoint-10" / WEIGHTS_FILE
-    file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(CheckpointError, match=r"can't be read.*checkpoint-10"):
-        train(encoder_of(), data_of(), arguments(tmp_path), resume=True)
-
-
-def test_an_earlier_run_is_only_replaced_when_asked_to(tmp_path):
-    old = tmp_path / "model.checkpoints" / "checkpoint-99"
-    old.mkdir(parents=True)
-    (old / "trainer_state.json").write_text('{"global_step": 99}')
-    with pytest.raises(ConfigError, match="interrupted run left its checkpoints"):
-        train(encoder_of(), data_of(), arguments(tmp_path))
-    assert old.is_dir()
-    train(encoder_of(), data_of(), arguments(tmp_path, keep_checkpoints=True), overwrite=True)
-    assert last_checkpoint(tmp_path / "model.checkpoints").endswith("checkpoint-10")
-    shutil.rmtree(tmp_path / "model.checkpoints")
-    before = (tmp_path / "model" / "run.json").read_bytes()
-    with pytest.raises(ConfigError, match="holds a model"):
-        train(encoder_of(), data_of(), arguments(tmp_path))
-    assert (tmp_path / "model" / "run.json").read_bytes() == before

@@ -1,52 +1,76 @@
-"""A toy task that a tiny encoder learns in a second."""
+"""A toy task that a tiny encoder learns in a second, and the options of a short run on a CPU."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
+from pathlib import Path
 
 import torch
 from datasets import Dataset
 
 from gemma_encoder.encoder import Encoder
+from gemma_encoder.errors import CheckpointError
 from gemma_encoder.tasks import Task, TaskData
 from gemma_encoder.testing import tiny_decoder
+from gemma_encoder.training import EncoderTrainingArguments
 
-TASK = Task(
-    name="toy",
-    text_columns=("text",),
-    label_column="label",
-    problem_type="single_label_classification",
-    labels=("bad", "good"),
-    metrics=("accuracy",),
+WORDS = ["good", "bad", "film", "the river is", "not", "very very good", "money in the bank", "a"]
+
+
+def rows_of(count: int, offset: int = 0, *, label=lambda number: number % 2) -> Dataset:
+    """Rows of different lengths; the label can be read off the first word."""
+    texts = [
+        f"{'good' if number % 2 else 'bad'} {' '.join(WORDS[: number % 7])}"
+        for number in range(offset, offset + count)
+    ]
+    return Dataset.from_dict(
+        {"text": texts, "label": [label(n) for n in range(count)], "row": [n + 2 for n in range(count)]}
+    )
+
+
+CLASSES = Task(
+    "sentiment", ("text",), "label", "single_label_classification", ("negative", "positive"), ("accuracy",)
 )
 
 
-def toy_rows(count: int, seed: int, *, label: Callable[[int], Any] = int) -> Dataset:
-    """Texts of 2 to 12 words that say what their class is; rows are numbered from 2, as in a file."""
-    generator = torch.Generator().manual_seed(seed)
-    rows = []
-    for index in range(count):
-        good, words = (int(torch.randint(high, (1,), generator=generator)) for high in (2, 11))
-        text = " ".join(["good" if good else "bad", *["word"] * (words + 1)])
-        rows.append({"text": text, "label": label(good), "row": index + 2})
-    return Dataset.from_list(rows)
+SCORES = Task("size", ("text",), "label", "regression", ("score",), ("pearson", "spearman"))
 
 
-def toy_data(train_rows: int = 20, **task: Any) -> TaskData:
-    """The toy task's rows."""
-    return TaskData(replace(TASK, **task), toy_rows(train_rows, 0), toy_rows(8, 1))
+def data_of(task: Task = CLASSES, train_rows: int = 40, **options) -> TaskData:
+    return TaskData(task, rows_of(train_rows, **options), rows_of(12, 100, **options))
 
 
-def new_encoder(family: str = "gemma3", **options: Any) -> Encoder:
-    """A tiny encoder for the toy task, the same each time."""
-    return Encoder.from_decoder(tiny_decoder(family), seed=0, **{"labels": TASK.labels, **options})
+def encoder_of(task: Task = CLASSES, **options) -> Encoder:
+    return Encoder.from_decoder(
+        tiny_decoder("gemma3"),
+        seed=0,
+        problem_type=task.problem_type,
+        labels=task.labels,
+        verify=False,
+        **options,
+    )
+
+
+def arguments(folder: Path, **options) -> EncoderTrainingArguments:
+    defaults = {
+        "output_dir": str(folder / "model"),
+        "learning_rate": 3e-3,
+        "num_train_epochs": 2,
+        "per_device_train_batch_size": 8,
+        "use_cpu": True,
+        "bf16": False,
+    }
+    return EncoderTrainingArguments(**(defaults | options))
+
+
+def fail_to_save(patch) -> None:
+    """Let the model never be saved, as on a full disk."""
+
+    def full(*args, **kwargs):
+        raise CheckpointError("No space left on device")
+
+    patch.setattr(Encoder, "save_pretrained", full)
 
 
 def weights(encoder: Encoder) -> dict[str, torch.Tensor]:
-    """A copy of an encoder's state."""
-    return {name: tensor.detach().clone() for name, tensor in encoder.state_dict().items()}
+    return {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
 
 
 def difference(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> float:
