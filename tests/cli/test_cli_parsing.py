@@ -169,7 +169,7 @@ def test_encoder_options_are_those_of_the_encoder():
 
     recipe, kind = recipe_for("sst2"), EncoderConfig().problem_type
     made = encoder_config(EncoderOptions(), "sst2", "{text}", kind, ["0", "1"])
-    assert (made.dropout.embedding, made.text.max_length) == (recipe.dropout, recipe.max_length)
+    assert (made.dropout, made.text.max_length) == (recipe.dropout, recipe.max_length)
     made = encoder_config(EncoderOptions(dropout=0.0, max_length=512), "sst2", "{text}", kind, ["0", "1"])
     assert made == EncoderConfig()
     assert AdaptOptions("m", "o").problem_type == EncoderConfig().problem_type

@@ -97,11 +97,12 @@ def encoder_config(
     from ..training.recipes import recipe_for
 
     recipe = recipe_for(task)
-    rates = recipe.dropout if options.dropout is None else options.dropout
-    if isinstance(rates, int | float):
-        dropout = DropoutConfig.uniform(rates)
+    if options.dropout is None:
+        dropout = recipe.dropout
+    elif isinstance(options.dropout, int | float):
+        dropout = DropoutConfig.uniform(options.dropout)
     else:
-        dropout = DropoutConfig(**asdict(rates))
+        dropout = DropoutConfig(**asdict(options.dropout))
     return EncoderConfig(
         attention=options.attention,
         window=options.window,

@@ -1,8 +1,10 @@
-"""Default hyper-parameters per task; `docs/results/` says what was tried."""
+"""Default hyper-parameters per task; `docs/results/attention.md` says what was tried."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from ..dropout import DropoutConfig
 
 
 @dataclass(frozen=True)
@@ -14,23 +16,24 @@ class Recipe:
         head_learning_rate: Of pooler and head, which start from random weights.
         num_train_epochs: Passes over the training rows.
         batch_size: Rows per optimiser step.
-        dropout: Rate at all four sites.
+        dropout: Rates while training.
         max_length: Most tokens of a text.
     """
 
-    learning_rate: float = 5e-5
-    head_learning_rate: float = 5e-4
+    learning_rate: float = 2e-5
+    head_learning_rate: float = 2e-4
     num_train_epochs: float = 3.0
     batch_size: int = 16
-    dropout: float = 0.1
+    dropout: DropoutConfig = field(default_factory=lambda: DropoutConfig(feed_forward=0.1, head=0.1))
     max_length: int = 256
 
 
 DEFAULT_RECIPE = Recipe()
-"""For a user's own file. Not tuned: the values of the first SST-2 runs."""
+"""The learning rate is the best of those tried with Gemma 3 270M on CoLA, SST-2 and STS-B, for all three.
+Epochs, batch size and length are customary for GLUE and were not tuned."""
 
 RECIPES: dict[str, Recipe] = {}
-"""Recipes of tasks that were tuned; the others use `DEFAULT_RECIPE`."""
+"""Recipes of tasks for which other values were found better."""
 
 
 def recipe_for(task: str) -> Recipe:
