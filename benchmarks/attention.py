@@ -35,6 +35,7 @@ ARMS = {
         *("--head.depth", "0", "--head.norm", "none", "--dropout", "0"),
     ],
 }
+REFERENCE = "bidirectional + mean"
 HEAD_RATE = {"stock classifier": 1.0}
 """The head's learning rate as a multiple of the backbone's; 10 in the other arms."""
 
@@ -93,32 +94,37 @@ def read(path: Path) -> dict[Trial, dict[str, Any]]:
 
 
 def table(results: dict[Trial, dict[str, Any]]) -> str:
-    """Markdown: main metric in points, mean over seeds with its 95 % t interval, per task, arm and rate."""
+    """Markdown: main metric in points, mean over seeds with its 95 % t interval, per task, arm and rate.
+
+    The last column is the difference to bidirectional + mean, seed by seed, over two seeds or more.
+    """
     scores: dict[tuple[Any, ...], dict[int, float]] = defaultdict(dict)
     baselines = {}
     for trial, record in results.items():
         setting = (trial.model, trial.task, trial.rows, record["main_metric"])
         baselines[setting] = 100 * record["baseline"][record["main_metric"]]
         score = 100 * record["metrics"][record["main_metric"]]
-        scores[(setting, trial.arm, trial.learning_rate)][trial.seed] = score
-    lines = [
-        "| model | task | train rows | metric | majority | arm | learning rate | seeds | mean ± interval |",
-        "| --- | --- | ---: | --- | ---: | --- | ---: | ---: | ---: |",
-    ]
-    for setting, arm, rate in sorted(scores, key=str):
+        scores[(setting, trial.learning_rate, trial.arm)][trial.seed] = score
+    columns = "model, task, train rows, metric, majority, learning rate, arm, seeds, mean ± interval"
+    names = [*columns.split(", "), f"against {REFERENCE}"]
+    lines = ["| " + " | ".join(names) + " |", "| " + " | ".join(["---"] * len(names)) + " |"]
+    for setting, rate, arm in sorted(scores, key=lambda key: (*map(str, key[:2]), list(ARMS).index(key[2]))):
         model, task, rows, metric = setting
-        seeds = scores[(setting, arm, rate)]
+        seeds = scores[(setting, rate, arm)]
+        reference = scores.get((setting, rate, REFERENCE), {})
+        pairs = [seeds[seed] - reference[seed] for seed in seeds if arm != REFERENCE and seed in reference]
         lines.append(
-            f"| {model} | {task} | {rows or 'all'} | {metric} | {baselines[setting]:.1f} | {arm} | {rate:g} "
-            f"| {len(seeds)} | {in_words(list(seeds.values()))} |"
+            f"| {model} | {task} | {rows or 'all'} | {metric} | {baselines[setting]:.1f} | {rate:g} | {arm} "
+            f"| {len(seeds)} | {in_words(list(seeds.values()))} "
+            f"| {in_words(pairs, '+.1f') if len(pairs) > 1 else ''} |"
         )
     return "\n".join(lines)
 
 
-def in_words(values: Sequence[float]) -> str:
+def in_words(values: Sequence[float], form: str = ".1f") -> str:
     """`86.1 ± 1.2`, or the value alone where there is one seed."""
     mean, half_width = mean_interval(values)
-    return f"{mean:.1f}" if half_width is None else f"{mean:.1f} ± {half_width:.1f}"
+    return f"{mean:{form}}" if half_width is None else f"{mean:{form}} ± {half_width:.1f}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

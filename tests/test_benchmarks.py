@@ -84,7 +84,7 @@ def test_a_trial_of_the_comparison_is_run_once(tmp_path, decoder_folder, capsys)
     attention.main([*command, "--arms", "stock classifier", "--seeds", "0"])
     assert results.read_text().splitlines() == [line]
     score = 100 * record["metrics"]["accuracy"]
-    assert f"| stock classifier | 0.001 | 1 | {score:.1f} |" in capsys.readouterr().out
+    assert f"| 0.001 | stock classifier | 1 | {score:.1f} |" in capsys.readouterr().out
 
 
 def test_a_trial_that_fails_says_where_its_log_is(tmp_path, decoder_folder):
@@ -101,11 +101,13 @@ def test_the_table_of_the_comparison():
     records = [
         {
             "main_metric": "accuracy",
-            "metrics": {"accuracy": 0.5 + 0.01 * trial.seed},
+            "metrics": {"accuracy": 0.5 + 0.01 * trial.seed + 0.02 * (trial.arm == "causal + last token")},
             "baseline": {"accuracy": 0.5},
         }
         for trial in trials
     ]
     lines = attention.table(dict(zip(trials, records, strict=True))).splitlines()
-    assert lines[2] == "| m | rte | all | accuracy | 50.0 | bidirectional + mean | 5e-05 | 3 | 51.0 ± 2.5 |"
+    before = "| m | rte | all | accuracy | 50.0 | 5e-05 |"
+    assert lines[2] == f"{before} bidirectional + mean | 3 | 51.0 ± 2.5 |  |"
+    assert lines[3] == f"{before} causal + last token | 3 | 53.0 ± 2.5 | +2.0 ± 0.0 |"
     assert len(lines) == 2 + len(attention.ARMS)
