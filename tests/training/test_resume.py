@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -208,16 +209,23 @@ def test_other_options_are_refused_by_name(tmp_path, change):
         train(encoder(), rows(), arguments(tmp_path, **{**OPTIONS, **change}), resume=True)
 
 
-def test_other_rows_or_another_decoder_are_refused(tmp_path):
+def test_other_rows_metrics_or_another_decoder_are_refused(tmp_path):
     args = arguments(tmp_path, **OPTIONS)
     interrupted(args, 5)
-    with pytest.raises(CheckpointError, match="training rows"):
-        train(encoder(), rows(18), args, resume=True)
+    data = rows()
+    for change, named in (
+        ({"train": rows(18).train}, "training rows"),
+        # The best checkpoint so far was chosen by these rows, and by this metric.
+        ({"validation": data.validation.select(range(6))}, "validation rows"),
+        ({"task": replace(data.task, metrics=("accuracy", "matthews"))}, "metrics"),
+    ):
+        with pytest.raises(CheckpointError, match=named):
+            train(encoder(), replace(data, **change), args, resume=True)
     other = encoder()
     with torch.no_grad():
         other.stock_backbone.get_input_embeddings().weight.add_(0.01)  # frozen, so in no checkpoint
     with pytest.raises(CheckpointError, match="decoder"):
-        train(other, rows(), args, resume=True)
+        train(other, data, args, resume=True)
 
 
 def test_the_budget_may_change_on_the_way(tmp_path):

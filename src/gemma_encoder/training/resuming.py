@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -14,7 +14,8 @@ from ..errors import CheckpointError
 from .arguments import EncoderTrainingArguments
 from .collation import TokenizedRows
 
-# Options that decide what is learnt. The token budget, and where and how often to log or save, may change.
+# Options that decide what is learnt and which of it is kept. The token budget, and how often to log or save,
+# may change.
 _DECISIVE = (
     "learning_rate",
     "head_learning_rate",
@@ -45,14 +46,21 @@ _DECISIVE = (
     "lora_dropout",
     "lora_target_modules",
     "metric_for_best_model",
+    "load_best_model_at_end",
+    "eval_strategy",
+    "eval_steps",
     "early_stopping_patience",
 )
 
 
 def decisive_settings(
-    encoder: Encoder, args: EncoderTrainingArguments, rows: TokenizedRows
+    encoder: Encoder,
+    args: EncoderTrainingArguments,
+    metrics: Sequence[str],
+    train_rows: TokenizedRows,
+    validation_rows: TokenizedRows,
 ) -> dict[str, str]:
-    """All that decides a run but the weights that train: options, model, rows, frozen weights."""
+    """All that decides a run but the weights that train: options, model, metrics, rows, frozen weights."""
     options = {name: str(getattr(args, name)) for name in _DECISIVE if hasattr(args, name)}
     config = encoder.config.to_dict()
     config.pop("decoder")  # a path may change; the frozen weights say what it was
@@ -61,7 +69,9 @@ def decisive_settings(
     return {
         **options,
         **model,
-        "training rows": _fingerprint(rows),
+        "metrics": ", ".join(metrics),
+        "training rows": _fingerprint(train_rows),
+        "validation rows": _fingerprint(validation_rows),
         "decoder (the weights that don't train)": digest(frozen),
     }
 

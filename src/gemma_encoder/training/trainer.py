@@ -87,7 +87,7 @@ class EncoderTrainer(Trainer):
         self.add_callback(self.progress)
         if args.save_minutes and args.save_strategy != SaveStrategy.NO and args.world_size == 1:
             self.add_callback(SaveByTime(args.save_minutes))
-        self._settings = decisive_settings(encoder, args, train_rows)
+        self._settings = decisive_settings(encoder, args, task.metrics, train_rows, validation_rows)
         self._rows_of_step: list[int] = []
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
