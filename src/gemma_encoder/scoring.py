@@ -43,19 +43,22 @@ class Scored:
     truncated: bool
 
 
-def score_token_ids(encoder: Encoder, ids: Sequence[Sequence[int]], max_tokens: int) -> np.ndarray:
+def score_token_ids(
+    encoder: Encoder, ids: Sequence[Sequence[int]], max_tokens: int, budget: str = "max_tokens"
+) -> np.ndarray:
     """Score rows of token ids, in eval mode and without gradients.
 
     Args:
         encoder: The encoder. Its modules are in the mode they were in when this returns.
         ids: Token ids of each of `N` rows.
         max_tokens: Most tokens in one forward pass. Changes speed and memory, never the scores.
+        budget: The option that sets `max_tokens`, for the error.
 
     Returns:
         Logits, float32 `[N, num_labels]`, in the order of `ids`.
 
     Raises:
-        ConfigError: A pass doesn't fit into memory; names `max_tokens` and its value.
+        ConfigError: A pass doesn't fit into memory; names the option and its value.
     """
     logits = torch.zeros(len(ids), encoder.config.num_labels, device=encoder.device)
     with _evaluating(encoder), torch.inference_mode():
@@ -65,7 +68,7 @@ def score_token_ids(encoder: Encoder, ids: Sequence[Sequence[int]], max_tokens: 
                 logits[batch] = encoder(**encoder.collate(rows)).logits.float()
             except (RuntimeError, MemoryError) as error:
                 if is_out_of_memory(error):
-                    raise out_of_memory(rows, max_tokens) from error
+                    raise out_of_memory(rows, max_tokens, budget) from error
                 raise
     return logits.cpu().numpy()
 
@@ -123,16 +126,18 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def out_of_memory(rows: Sequence[Sequence[int]], max_tokens: int) -> GemmaEncoderError:
+def out_of_memory(
+    rows: Sequence[Sequence[int]], max_tokens: int, budget: str = "max_tokens"
+) -> GemmaEncoderError:
     """The error for a pass over `rows` that didn't fit; a row alone in its pass must get shorter."""
     tokens = sum(map(len, rows))
     alone = len(rows) == 1
     return ConfigError(
         f"Out of memory: a pass of {tokens} tokens in {len(rows)} row{'s' * (not alone)} doesn't fit",
-        where=f"max_tokens={max_tokens}",
+        where=f"{budget}={max_tokens}",
         fix="lower max_length, this is one row by itself"
         if alone
-        else f"lower max_tokens, e.g. to {max(1, tokens // 2)}",
+        else f"lower {budget}, e.g. to {max(1, tokens // 2)}",
     )
 
 

@@ -187,6 +187,44 @@ def test_resume_with_another_input_is_refused_and_changes_nothing(
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+def test_resume_with_other_columns_is_refused(run, refused, encoder_folder, tmp_path, suffix):
+    rows, out = [{"id": str(i), "text": f"film {i}"} for i in range(3)], tmp_path / f"out.{suffix}"
+    command = ["predict", "--model", encoder_folder, "--input", write_csv(tmp_path / "in.csv", rows)]
+    assert run(*command, "--output", out, "--keep", "id")[0] == 0
+    before = out.read_bytes()
+    assert "columns" in refused(*command, "--output", out, "--resume")
+    assert out.read_bytes() == before
+
+
+def test_overwriting_leaves_the_old_output_until_there_is_a_new_row(
+    run, refused, encoder_folder, tmp_path, monkeypatch
+):
+    rows, out = [{"id": str(i), "text": f"film {i}"} for i in range(3)], tmp_path / "out.csv"
+    command = ["predict", "--model", encoder_folder, "--input", write_csv(tmp_path / "in.csv", rows)]
+    command += ["--output", out, "--overwrite"]
+    assert run(*command)[0] == 0
+    before = out.read_bytes()
+    assert "no column 'idd' to keep" in refused(*command, "--keep", "idd")
+    assert out.read_bytes() == before
+
+
+def test_scores_that_are_no_numbers_are_an_error_and_no_answer(refused, adapt, tmp_path, monkeypatch):
+    from gemma_encoder.encoder import Encoder
+
+    folder, load = adapt("--labels", "bad,good"), Encoder.from_pretrained
+
+    def spoilt(*args, **kwargs):
+        encoder = load(*args, **kwargs)
+        encoder.head.output.bias.data[1] = float("nan")
+        return encoder
+
+    monkeypatch.setattr(Encoder, "from_pretrained", spoilt)
+    command = ["predict", "--model", folder, "--text", "a film", "--output", tmp_path / "out.jsonl"]
+    assert "nan [row 1]" in refused(*command)
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
 @pytest.mark.parametrize("rows", [3, 4])
 def test_resume_with_another_model_is_refused_and_changes_nothing(
     run, refused, encoder_folder, adapt, tmp_path, suffix, rows
@@ -299,8 +337,8 @@ def test_a_full_disk_leaves_whole_records_and_a_line(refused, encoder_folder, li
     def flush_until_full(self):
         calls.append(1)
         if len(calls) == 2:
-            self.file.write(self._buffer.getvalue().encode()[:20])
-            self.file.flush()
+            self._file.write(self._buffer.getvalue().encode()[:20])
+            self._file.flush()
             raise OSError(28, "No space left on device")
         flush(self)
 

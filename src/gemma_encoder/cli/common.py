@@ -153,21 +153,21 @@ def pick_device(device: str) -> torch.device:
         ) from error
 
 
-def refuse_existing(path: str | Path, overwrite: bool) -> None:
+def refuse_existing(path: str | Path, overwrite: bool, option: str = "--output") -> None:
     """Raise ConfigError if `path` is a file, or a folder with something in it, and must not be replaced."""
     path = Path(path)
     taken = path.is_file() or (path.is_dir() and any(path.iterdir()))
     if taken and not overwrite:
-        raise ConfigError(f"The output exists: {path}", fix="choose another --output, or add --overwrite")
+        raise ConfigError(f"The output exists: {path}", fix=f"choose another {option}, or add --overwrite")
 
 
-def check_writable(path: str | Path) -> None:
+def check_writable(path: str | Path, option: str = "--output") -> None:
     """Raise CheckpointError now, and not after an hour of work, if nothing can be written at `path`."""
     parent = Path(path).absolute().parent
     while not parent.exists():
         parent = parent.parent
     if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise CheckpointError("No permission to write there", where=str(path), fix="choose another --output")
+        raise CheckpointError("No permission to write there", where=str(path), fix=f"choose another {option}")
 
 
 def write_json(path: str | Path, data: Any) -> None:

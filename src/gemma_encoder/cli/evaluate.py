@@ -30,7 +30,7 @@ def run(options: EvaluateOptions, compute: ComputeOptions) -> None:
     if (options.task is None) == (options.file is None):
         raise ConfigError("Give either --task or --file", fix="--task sst2, or --file rows.csv")
     if options.json_out:
-        refuse_existing(options.json_out, options.overwrite)
+        refuse_existing(options.json_out, options.overwrite, "--json_out")
     encoder = load_encoder(options.model, compute.dtype, compute.device)
     from ..evaluation.evaluate import evaluate, label_order, texts
     from ..evaluation.metrics import check_metrics
@@ -54,7 +54,7 @@ def run(options: EvaluateOptions, compute: ComputeOptions) -> None:
         }
         print_facts("Would evaluate (dry run, nothing written):", facts)
         return
-    check_writable(output)
+    check_writable(output, "--json_out")
     result = evaluate(encoder, split, task, max_tokens=compute.max_tokens, metrics=options.metrics)
     _print(result, encoder, options.model)
     write_json(output, {"model": options.model, **result.to_dict()})

@@ -126,7 +126,7 @@ def _write(
                     predictions.add(row, scored)
                     truncated += scored.truncated
                 elif scored.index == behind - 1:
-                    predictions.check_last(scored)
+                    predictions.check_last(row, scored)
                 if not drawn:
                     predictions.flush()
                     progress.show(predictions.written)

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,14 +64,16 @@ class Predictions:
 
     def __init__(
         self,
-        file: IO[Any],
+        open_file: Callable[[], IO[Any]],
         format: str,
         config: EncoderConfig,
         keep: Sequence[str],
         found: Written | None,
         name: str,
     ) -> None:
-        self.file, self.format, self.config, self.keep, self.name = file, format, config, keep, name
+        self._open = open_file
+        self._file: IO[Any] | None = None
+        self.format, self.config, self.keep, self.name = format, config, keep, name
         self.resumed = found.records if found else 0
         self.last_row = found.last_row if found else None
         self.header = found.header if found else None
@@ -83,32 +85,48 @@ class Predictions:
         """Take a row's scores; they are in the file after the next `flush`.
 
         Raises:
-            DataError: The row lacks a column to keep.
+            DataError: The row lacks a column to keep, or its scores are no numbers.
             ConfigError: A column to keep has the name of one of ours.
         """
-        kept, ours = self._kept(row), self._ours(scored)
-        self._refuse_collision(kept, ours)
-        record = {"row": row.number, **kept, **ours}
+        if not np.isfinite(scored.logits).all():
+            raise DataError(
+                f"The model's scores are {', '.join(map(str, scored.logits.tolist()))}",
+                where=f"row {row.number}",
+                fix="try --dtype float32; if they stay so the model's weights are spoilt",
+            )
+        record = self._record(row, scored)
         if self.format == "jsonl":
             self._buffer.write(json.dumps(record, ensure_ascii=False, default=str) + "\n")
         else:
             self._write_csv(record)
         self.written += 1
 
-    def check_last(self, scored: Scored) -> None:
-        """See that the last record the output had is what this model says of its row.
+    def check_last(self, row: Row, scored: Scored) -> None:
+        """See that the last record the output had is what would be written for its row now.
 
         Raises:
             DataError: It isn't, by more than rounding.
         """
+        record = self._record(row, scored)
+        if list(record) != list(self._last):
+            raise DataError(
+                f"The output has the columns {', '.join(self._last)}; now they would be {', '.join(record)}",
+                where=self.name,
+                fix="give the options of the run that is resumed, or use --overwrite",
+            )
         for name, value in self._ours(scored).items():
-            if not _agree(value, self._last.get(name)):
+            if not _agree(value, self._last[name]):
                 raise DataError(
                     f"The output was written by another model or with other options: the {name} of row "
-                    f"{self.last_row} is {self._last.get(name)} there, and {value} now",
+                    f"{self.last_row} is {self._last[name]} there, and {value} now",
                     where=self.name,
                     fix="give the model and options of the run that is resumed, or use --overwrite",
                 )
+
+    def _record(self, row: Row, scored: Scored) -> dict[str, Any]:
+        kept, ours = self._kept(row), self._ours(scored)
+        self._refuse_collision(kept, ours)
+        return {"row": row.number, **kept, **ours}
 
     def _ours(self, scored: Scored) -> dict[str, Any]:
         """What the model says of a row, under the names of the output's format."""
@@ -124,11 +142,18 @@ class Predictions:
 
     def flush(self) -> None:
         """Put what was added into the output."""
+        if self._file is None:
+            self._file = self._open()
         text = self._buffer.getvalue()
-        self.file.write(text.encode() if self.name != "-" else text)
-        self.file.flush()
+        self._file.write(text.encode() if self.name != "-" else text)
+        self._file.flush()
         self.flushed = self.written
         self._buffer = io.StringIO(newline="")
+
+    def close(self) -> None:
+        """Close the output, if it was opened and isn't standard output."""
+        if self._file is not None and self.name != "-":
+            self._file.close()
 
     def _kept(self, row: Row) -> Mapping[str, Any]:
         if list(self.keep) == ["all"]:
@@ -164,7 +189,7 @@ class Predictions:
 
 @contextmanager
 def open_predictions(options: PredictOptions, config: EncoderConfig) -> Iterator[Predictions]:
-    """Open the output of a command line.
+    """The output of a command line. An old one is touched when the first rows are written, and not before.
 
     Raises:
         ConfigError: The output exists and nothing says what to do with it, or its format can't be told.
@@ -172,7 +197,7 @@ def open_predictions(options: PredictOptions, config: EncoderConfig) -> Iterator
     """
     format = _format(options)
     if options.output == "-":
-        yield Predictions(sys.stdout, format, config, options.keep, None, "-")
+        yield Predictions(lambda: sys.stdout, format, config, options.keep, None, "-")
         return
     path, found = Path(options.output), None
     if path.exists() and path.stat().st_size and not options.overwrite:
@@ -180,12 +205,20 @@ def open_predictions(options: PredictOptions, config: EncoderConfig) -> Iterator
             fix = "add --resume to go on after its rows, or --overwrite to replace it"
             raise ConfigError(f"The output exists: {path}", fix=fix)
         found = find_written(path, format)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("r+b" if found else "wb") as file:
+
+    def open_file() -> IO[Any]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("r+b" if found else "wb")
         if found:
             file.seek(found.size)
             file.truncate()
-        yield Predictions(file, format, config, options.keep, found, options.output)
+        return file
+
+    predictions = Predictions(open_file, format, config, options.keep, found, options.output)
+    try:
+        yield predictions
+    finally:
+        predictions.close()
 
 
 def find_written(path: Path, format: str) -> Written:

@@ -185,7 +185,8 @@ class EncoderTrainer(Trainer):
         """Metrics of the task on the validation rows, in the precision of training."""
         rows: TokenizedRows = self.eval_dataset  # type: ignore[assignment]
         with self.accelerator.autocast():  # accelerate wrapped only the model's forward, not the encoder's
-            logits = score_token_ids(self.encoder, rows.input_ids, self.options.eval_max_tokens)
+            budget = self.options.eval_max_tokens
+            logits = score_token_ids(self.encoder, rows.input_ids, budget, "eval_max_tokens")
         metrics = compute_metrics(self.task.metrics, logits, rows.labels.numpy())
         named = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
         self.log(dict(named))
