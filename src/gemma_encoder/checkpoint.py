@@ -39,6 +39,9 @@ _OPTIONAL = {
     "config_sentence_transformers.json",
 }
 
+# Written beside the model by training and evaluation: of no use to other weights.
+_RECORDS = ("run.json", "evaluation-*.json")
+
 
 @dataclass(frozen=True)
 class EncoderParts:
@@ -81,7 +84,8 @@ class EncoderParts:
 def save_encoder(encoder: Encoder, folder: str | Path, *, merge_adapter: bool = True) -> None:
     """Write an encoder's folder: everything is written out beside its place first, then moved there.
 
-    Files in the folder that this function did not write (`run.json`, training checkpoints) stay.
+    Files in the folder that this function did not write stay, but for the records of the encoder that is
+    replaced (`run.json`, `evaluation-*.json`).
 
     Args:
         encoder: What to save. It is not changed.
@@ -131,9 +135,12 @@ def save_encoder(encoder: Encoder, folder: str | Path, *, merge_adapter: bool = 
 
 
 def _owned(folder: Path) -> set[str]:
-    """Names in a folder that an earlier save wrote."""
+    """Names in a folder that an earlier save wrote, and records of that encoder."""
     try:
-        return set(json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))["files"])
+        files = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))["files"]
+        if not _are_names(files):
+            raise ValueError(f"files is {files!r}")
+        return {*files, *(path.name for pattern in _RECORDS for path in folder.glob(pattern))}
     except FileNotFoundError:
         return set()
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -288,11 +295,19 @@ def _check_types(saved: dict[str, Any]) -> None:
         "output_shift": type(saved["output_shift"]) in (int, float),
         "adapter": adapter is None
         or (isinstance(adapter, dict) and {"base", "base_digest"} <= adapter.keys()),
-        "files": isinstance(files, list) and all(isinstance(name, str) for name in files),
+        "files": _are_names(files),
     }
     for name, right in sound.items():
         if not right:
             raise ValueError(f"{name} is {saved[name]!r}")
+
+
+def _are_names(files: Any) -> bool:
+    """Whether this is a list of names in the folder itself: what they name is replaced by the next save."""
+    return isinstance(files, list) and all(
+        isinstance(name, str) and name not in ("", ".", "..") and not {"/", "\\"} & set(name)
+        for name in files
+    )
 
 
 def _looks_like(folder: Path) -> tuple[str, str]:

@@ -1,6 +1,7 @@
 """A folder is written whole, or what was there stays."""
 
 import errno
+import json
 import os
 import resource
 from pathlib import Path
@@ -14,17 +15,35 @@ from gemma_encoder.errors import CheckpointError
 from gemma_encoder.heads import HeadConfig
 
 
-def test_saving_replaces_the_encoder_and_keeps_other_files(tmp_path):
+def test_saving_replaces_the_encoder_and_its_records_and_keeps_other_files(tmp_path):
     folder = tmp_path / "model"
     encoder_of(head=HeadConfig(depth=3)).save_pretrained(folder)
-    (folder / "run.json").write_text("{}")
+    (folder / "notes.txt").write_text("mine")
+    for record in ("run.json", "evaluation-sst2.json"):  # of weights that are gone afterwards
+        (folder / record).write_text("{}")
     (folder / "checkpoint-7").mkdir()
     (folder / "checkpoint-7" / "state.pt").write_text("x")
     encoder_of("llama", head=HeadConfig(depth=0)).save_pretrained(folder)
-    assert (folder / "run.json").read_text() == "{}" and (folder / "checkpoint-7" / "state.pt").exists()
+    assert (folder / "notes.txt").read_text() == "mine" and (folder / "checkpoint-7" / "state.pt").exists()
+    assert not list(folder.glob("run.json")) + list(folder.glob("evaluation-*"))
     assert sorted(path.name for path in folder.glob("[0-9]_*")) == ["1_Pooling", "2_LayerNorm", "3_Dense"]
     assert not list(tmp_path.glob(".*")) and not list(folder.glob(".*"))
     assert Encoder.from_pretrained(folder).stock_backbone.config.model_type == "llama"
+
+
+@pytest.mark.parametrize("name", ["../mine.txt", "/tmp/mine.txt", "..", "a/b"])
+def test_a_list_of_files_that_leads_elsewhere_is_refused(tmp_path, name):
+    folder = tmp_path / "model"
+    encoder_of().save_pretrained(folder)
+    (tmp_path / "mine.txt").write_text("mine")
+    config = json.loads((folder / "gemma_encoder.json").read_text())
+    config["files"].append(name)
+    (folder / "gemma_encoder.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=r"gemma_encoder\.json.* can't be read"):
+        encoder_of().save_pretrained(folder)
+    with pytest.raises(CheckpointError, match="files is"):
+        Encoder.from_pretrained(folder)
+    assert (tmp_path / "mine.txt").read_text() == "mine"
 
 
 def test_saving_into_an_empty_folder_and_beside_training_leftovers(tmp_path):

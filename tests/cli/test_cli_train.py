@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import asdict, fields
 
 import pytest
@@ -66,10 +67,11 @@ def test_every_other_field_of_the_training_arguments_passes_through(tmp_path):
 
 def test_a_strategy_may_be_no(run, command):
     """YAML reads a bare `no` as false."""
-    status, _, err = run(*command, "--dry_run", "--args.eval_strategy", "no", "--args.save_strategy", "no")
+    nothing = ["--args.eval_strategy", "no", "--args.save_strategy", "no"]
+    status, _, err = run(*command, "--dry_run", *nothing, "--args.load_best_model_at_end", "false")
     assert status == 0, err
-    options = TrainOptions("m", "out", task="sst2")
-    args = training_arguments(options, TrainingOptions(args={"eval_strategy": False, "save_strategy": "no"}))
+    options, extra = TrainOptions("m", "out", task="sst2"), {"eval_strategy": False, "save_strategy": "no"}
+    args = training_arguments(options, TrainingOptions(args=extra | {"load_best_model_at_end": False}))
     assert (args.eval_strategy, args.save_strategy) == ("no", "no")
 
 
@@ -196,15 +198,79 @@ def test_options_that_contradict_are_refused(
 ):
     out = ["--output", tmp_path / "out"]
     assert "--task or --train_file" in refused("train", "--model", decoder_folder, *out)
-    assert "can't be changed" in refused(
-        "train", "--model", encoder_folder, "--train_file", train_file, *out, "--attention", "causal"
-    )
     assert "pairs" in refused(*command, "--text_pair_column", "label", "--template", "{text}")
     assert "'pearson'" in refused(*command, "--metrics", "pearson")
     assert "'adam_beta3'" in refused(*command, "--args.adam_beta3", "1")
     assert "tune" in refused(*command, "--tune", "all")
     assert "no checkpoint" in refused(*command, "--resume")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("made", ["bidirectional", "causal"])
+def test_what_an_adapted_folder_is_can_be_said_and_not_changed(
+    run, refused, adapt, train_file, made, tmp_path
+):
+    """Also where the option is given at its default."""
+    folder = adapt("--labels", "bad,good", "--attention", made)
+    command = ["train", "--model", folder, "--train_file", train_file, "--output", tmp_path / "out"]
+    other = {"bidirectional": "causal", "causal": "bidirectional"}[made]
+    assert f"its attention is {made}" in refused(*command, "--attention", other)
+    assert "its pooling is" in refused(*command, "--pooling.kind", "last_k")
+    file = tmp_path / "options.yaml"
+    file.write_text(f"attention: {other}\n")
+    assert f"its attention is {made}" in refused(*command, "--config", file)
+    assert run(*command, "--attention", made, "--dry_run")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("verb", "options", "named"),
+    [
+        ("train", ["--task", "sst2", "--text_column", "x"], "--text_column does nothing here"),
+        ("train", ["--task", "sst2", "--validation_file", "x"], "--validation_file does nothing here"),
+        ("train", ["--train_file", "x.csv", "--data_dir", "x"], "--data_dir does nothing here"),
+        (
+            "train",
+            ["--train_file", "x.csv", "--validation_file", "y.csv", "--validation_fraction", "0.2"],
+            "--validation_fraction does nothing",
+        ),
+        ("train", ["--task", "sst2", "--lora_r", "4"], "--lora_r does nothing here: it is for --tune lora"),
+        ("evaluate", ["--task", "sst2", "--label_column", "x"], "--label_column does nothing here"),
+        ("evaluate", ["--file", "x.csv", "--split", "test"], "--split does nothing here"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(refused, encoder_folder, tmp_path, verb, options, named):
+    output = ["--output", tmp_path / "out"] if verb == "train" else []
+    assert named in refused(verb, "--model", encoder_folder, *output, *options)
+
+
+def test_an_adapted_regression_model_learns_a_task_whose_score_has_another_name(
+    run, refused, adapt, tmp_path
+):
+    (tmp_path / "rows.csv").write_text("text,label\n" + "".join(f"film {i},{i}.5\n" for i in range(8)))
+    rows = ["--train_file", tmp_path / "rows.csv", "--labels", "grade", "--epochs", "1"]
+    folder = adapt("--problem_type", "regression")
+    assert run("train", "--model", folder, "--output", tmp_path / "out", *rows)[0] == 0
+    two = adapt("--problem_type", "regression", "--labels", "a,b")
+    command = ["train", "--model", two, "--output", tmp_path / "two", "--train_file", tmp_path / "rows.csv"]
+    assert "gives 2 numbers, a row of the data has one" in refused(*command)
+
+
+def test_the_commands_to_go_on_with_can_be_pasted(run, command, tmp_path):
+    output = tmp_path / "my model"
+    words = [word for word in command if word not in ("--output", tmp_path / "out")]
+    status, printed, err = run(*words, "--output", output)
+    assert status == 0, err
+    assert "single_label_classification of bad, good" in err
+    predict = next(line for line in printed.splitlines() if "gemma-encoder predict" in line)
+    assert shlex.split(predict)[2:4] == ["--model", str(output)]
+
+
+def test_a_dry_run_refuses_what_the_run_would(refused, command, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "precious").write_text("x")
+    assert "--overwrite" in refused(*command, "--dry_run")
+    fp16 = [*command, "--output", tmp_path / "new", "--args.fp16", "true", "--dry_run"]
+    assert "fp16 can't train Gemma" in refused(*fp16)
 
 
 def test_an_output_that_exists_is_not_touched(refused, command, tmp_path):

@@ -46,7 +46,7 @@ def test_options_that_can_not_work(tmp_path, options, message):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda folder: (encoder_of(SCORES), data_of(), arguments(folder)), "The encoder answers regression"),
+        (lambda folder: (encoder_of(SCORES), data_of(), arguments(folder)), "The model does regression"),
         (lambda folder: (encoder_of(), data_of(train_rows=0), arguments(folder)), "has no row"),
     ],
 )

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -151,6 +151,14 @@ def pick_device(device: str) -> torch.device:
         raise ConfigError(
             f"device is {device!r}, which can't be used", fix="use auto, cpu, cuda or cuda:N"
         ) from error
+
+
+def refuse_changed(options: Any, names: Sequence[str], reason: str) -> None:
+    """Raise ConfigError if one of these options isn't at its default: it would do nothing."""
+    defaults = {field.name: field.default for field in fields(options)}
+    for name in names:
+        if getattr(options, name) != defaults[name]:
+            raise ConfigError(f"--{name} does nothing here: {reason}", fix=f"leave --{name} out")
 
 
 def refuse_existing(path: str | Path, overwrite: bool, option: str = "--output") -> None:

@@ -13,6 +13,7 @@ from .common import (
     note,
     print_facts,
     print_table,
+    refuse_changed,
     refuse_existing,
     write_json,
 )
@@ -29,6 +30,11 @@ def run(options: EvaluateOptions, compute: ComputeOptions) -> None:
     """Judge, print, write JSON."""
     if (options.task is None) == (options.file is None):
         raise ConfigError("Give either --task or --file", fix="--task sst2, or --file rows.csv")
+    if options.task:
+        of_files = ("text_column", "text_pair_column", "label_column", "label_separator", "skip_bad_rows")
+        refuse_changed(options, of_files, "it is for --file, not for --task")
+    else:
+        refuse_changed(options, ("split", "data_dir", "data_source"), "it is for --task, not for --file")
     if options.json_out:
         refuse_existing(options.json_out, options.overwrite, "--json_out")
     encoder = load_encoder(options.model, compute.dtype, compute.device)

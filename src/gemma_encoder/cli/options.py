@@ -97,6 +97,8 @@ class EncoderOptions:
     template: str | None = None
     bos: bool = True
     eos: bool = True
+    # No option itself: names of those that were given, be it at their default.
+    given: frozenset[str] = field(default=frozenset(), compare=False)
 
 
 @dataclass(frozen=True)

@@ -51,14 +51,21 @@ def parse(prog: str, description: str, kinds: Sequence[type], argv: Sequence[str
         "--config", action="config", help="YAML file with any of the options below; repeatable."
     )
     for kind in kinds:
-        parser.add_class_arguments(kind, nested_key=None, as_group=False)
+        parser.add_class_arguments(kind, nested_key=None, as_group=False, skip={"given"})
     _finish(parser, kinds)
+    words = normalise(argv, kinds)
     try:
-        config = parser.parse_args(normalise(argv, kinds))
+        config = parser.parse_args(words)
+        given = frozenset(vars(parser.parse_args(words, defaults=False)))
     except argparse.ArgumentError as error:
         raise argparse.ArgumentError(None, f"{_explain(str(error), kinds)} See {prog} --help.") from error
     options = parser.instantiate(config)
-    return tuple(kind(**{field.name: options[field.name] for field in fields(kind)}) for kind in kinds)
+    made = []
+    for kind in kinds:
+        names = {field.name for field in fields(kind)}
+        values = {name: options[name] for name in names - {"given"}}
+        made.append(kind(**values, **({"given": given & names} if "given" in names else {})))
+    return tuple(made)
 
 
 def normalise(argv: Sequence[str], kinds: Sequence[type]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -18,9 +19,10 @@ from .common import (
     print_facts,
     print_table,
     quiet_libraries,
+    refuse_changed,
     refuse_existing,
 )
-from .options import EncoderOptions, TrainingOptions, TrainOptions
+from .options import EncoderOptions, EvaluateOptions, TrainingOptions, TrainOptions
 from .plan import memory_plan, text_plan
 
 if TYPE_CHECKING:
@@ -35,25 +37,26 @@ def run(options: TrainOptions, training: TrainingOptions, encoder_options: Encod
     """Read, adapt, train, save, say how good it is and what to do next."""
     if (options.task is None) == (options.train_file is None):
         raise ConfigError("Give either --task or --train_file", fix="--task sst2, or --train_file rows.csv")
-    if not options.dry_run:
-        _check_output(options)
+    _refuse_what_does_nothing(options, training)
+    _check_output(options)
     quiet_libraries()
     args = training_arguments(options, training)
     folder = _load_folder(options, encoder_options)
     data = _data(options, training, folder)
     encoder = folder or _from_decoder(options, training, encoder_options, data)
-    from ..evaluation.evaluate import label_order
-    from ..evaluation.metrics import check_metrics
+    from ..training import train
+    from ..training.training import check_run
 
-    label_order(encoder, data.task)
-    check_metrics(data.task.metrics, data.task.problem_type, len(data.task.labels))
+    check_run(encoder, data, args)
     if options.dry_run:
         _print_plan(options, args, encoder, data)
         return
-    from ..training import train
 
     train_rows, validation_rows = len(data.train), len(data.validation)
     note(f"{data.task.name}: {counted(train_rows, 'row')} to train on, {validation_rows:,} to judge by")
+    if not options.task:
+        labels = ", ".join(data.task.labels)
+        note(f"{data.task.problem_type} of {labels}; --problem_type and --labels change that")
     try:
         result = train(encoder, data, args, resume=options.resume, overwrite=options.overwrite)
     except KeyboardInterrupt:
@@ -109,8 +112,22 @@ def training_arguments(options: TrainOptions, training: TrainingOptions) -> Enco
         ) from error
 
 
+def _refuse_what_does_nothing(options: TrainOptions, training: TrainingOptions) -> None:
+    if options.task:
+        of_files = ["text_column", "text_pair_column", "label_column", "label_separator", "problem_type"]
+        of_files += ["labels", "skip_bad_rows", "validation_file", "validation_fraction"]
+        refuse_changed(options, of_files, "it is for files of your own, not for --task")
+    else:
+        refuse_changed(options, ("data_dir", "data_source"), "it is for --task, not for files of your own")
+    if options.validation_file:
+        refuse_changed(options, ("validation_fraction",), "--validation_file says what to judge by")
+    if training.tune != "lora":
+        lora = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
+        refuse_changed(training, lora, f"it is for --tune lora, this is --tune {training.tune}")
+
+
 def _checkpoints(options: TrainOptions) -> Path:
-    output = Path(options.output)
+    output = Path(options.output).absolute()
     return output.with_name(output.name + ".checkpoints")
 
 
@@ -132,14 +149,19 @@ def _load_folder(options: TrainOptions, encoder_options: EncoderOptions) -> Enco
     """The encoder, if --model is one already."""
     if not is_encoder_folder(options.model):
         return None
-    if encoder_options != EncoderOptions():
-        default = asdict(EncoderOptions())
-        changed = [name for name, value in asdict(encoder_options).items() if value != default[name]]
-        raise ConfigError(
-            f"{options.model} is an encoder already: --{changed[0]} can't be changed",
-            fix="leave it out, or train from the decoder",
-        )
-    return load_encoder(options.model, "float32", "cpu")  # the Trainer moves it
+    encoder = load_encoder(options.model, "float32", "cpu")  # the Trainer moves it
+    made = asdict(encoder.config)
+    made |= made["text"]
+    for name in sorted(encoder_options.given):
+        wanted = asdict(encoder_options)[name]
+        if name == "dropout" and isinstance(wanted, float):
+            wanted = dict.fromkeys(made["dropout"], wanted)
+        if wanted != made[name]:
+            raise ConfigError(
+                f"{options.model} is an encoder already: its {name} is {made[name]} and can't be changed",
+                fix="leave it out, or train from the decoder",
+            )
+    return encoder
 
 
 def _data(options: TrainOptions, training: TrainingOptions, folder: Encoder | None) -> TaskData:
@@ -212,7 +234,7 @@ def _print_plan(
     optimiser = trained * 12 / 2**20  # gradient and Adam's two moments, float32
     rate, head_rate = args.learning_rate, args.head_learning_rate
     facts |= {
-        "steps": f"{steps:,} an epoch, {args.num_train_epochs:g} epochs, batches of "
+        "steps": f"{_length(steps, args)}, batches of "
         f"{args.per_device_train_batch_size} rows in passes of at most {args.max_tokens:,} tokens",
         "learning rate": f"{rate:g}, pooler and head {head_rate:g}",
         "precision": "bfloat16 compute, float32 weights" if args.bf16 else "float32",
@@ -222,6 +244,12 @@ def _print_plan(
         "output": options.output,
     }
     print_facts("Would train (dry run, nothing written):", facts)
+
+
+def _length(steps: int, args: EncoderTrainingArguments) -> str:
+    if args.max_steps > 0:
+        return f"{args.max_steps:,}"
+    return f"{steps:,} an epoch, {args.num_train_epochs:g} epochs"
 
 
 def _label_counts(rows: Dataset, labels: tuple[str, ...], problem_type: str) -> str:
@@ -259,23 +287,30 @@ def _print_result(options: TrainOptions, encoder: Encoder, data: TaskData, resul
         "time": f"{run['wall_seconds']:,.0f} s",
     }
     print_facts("", {name: fact for name, fact in facts.items() if fact})
-    file = options.validation_file or "FILE"
-    where = f" --data_dir {options.data_dir}" if options.data_dir else ""
-    columns = "".join(
-        f" --{name} {column}"
-        for name, column, default in (
-            ("text_column", options.text_column, "text"),
-            ("text_pair_column", options.text_pair_column or "text_pair", "text_pair"),
-            ("label_column", options.label_column, "label"),
-            ("label_separator", f"'{options.label_separator}'", "'None'"),
-        )
-        if column != default
-    )
-    judge = f"--task {options.task}{where}" if options.task else f"--file {file}{columns}"
-    sample = '--text "one text" --text_pair "another"' if data.task.is_pair else '--text "one text"'
     print(
         f"\nThe model is in {options.output}, the record of the run in {options.output}/run.json. Next:\n"
-        f"  gemma-encoder predict --model {options.output} {sample}\n"
-        f"  gemma-encoder evaluate --model {options.output} {judge}\n"
-        f"  gemma-encoder inspect --model {options.output}"
+        f"  {_command('predict', options, *_sample(data))}\n"
+        f"  {_command('evaluate', options, *_same_data(options))}\n"
+        f"  {_command('inspect', options)}"
     )
+
+
+def _command(verb: str, options: TrainOptions, *more: str) -> str:
+    return shlex.join(["gemma-encoder", verb, "--model", options.output, *more])
+
+
+def _sample(data: TaskData) -> tuple[str, ...]:
+    pair = ("--text_pair", "another") if data.task.is_pair else ()
+    return ("--text", "one text", *pair)
+
+
+def _same_data(options: TrainOptions) -> list[str]:
+    """What tells `evaluate` to judge by the rows that training judged by."""
+    if options.task:
+        return ["--task", options.task, *(("--data_dir", options.data_dir) if options.data_dir else ())]
+    words = ["--file", options.validation_file or "FILE"]
+    for name in ("text_column", "text_pair_column", "label_column", "label_separator"):
+        value = getattr(options, name)
+        if value is not None and value != getattr(EvaluateOptions, name):
+            words += [f"--{name}", value]
+    return words

@@ -113,14 +113,14 @@ def label_order(encoder: Encoder, task: Task) -> list[int]:
         raise ConfigError(
             f"The model does {config.problem_type}, the task is {task.problem_type}",
             where=f"task {task.name}",
-            fix="evaluate on a task of the same kind",
+            fix="use a task of the kind the model was made for",
         )
     if task.is_pair != config.text.is_pair:
         raise ConfigError(
             f"The task has {'pairs' if task.is_pair else 'single texts'}, the model's template is "
             f"{config.text.template!r}",
             where=f"task {task.name}",
-            fix="evaluate on a task of the same kind",
+            fix="use a task of the kind the model was made for",
         )
     if task.problem_type == "regression" and len(config.labels) == len(task.labels) == 1:
         return [0]  # the name of the only score means nothing
@@ -128,6 +128,6 @@ def label_order(encoder: Encoder, task: Task) -> list[int]:
         raise ConfigError(
             f"The model knows the labels {', '.join(config.labels)}; the task has {', '.join(task.labels)}",
             where=f"task {task.name}",
-            fix="evaluate on the task the model was trained for",
+            fix="use a task with the model's labels, or a model that was made for this task",
         )
     return [config.labels.index(label) for label in task.labels]

@@ -125,6 +125,24 @@ class EncoderTrainingArguments(TrainingArguments):
             raise ConfigError(
                 f"train_embeddings does nothing with tune={self.tune}", fix="leave it out, or use tune=full"
             )
+        if self.weight_decay < 0:
+            raise ConfigError(f"weight_decay is {self.weight_decay}", fix="use 0, or a number above it")
+        if self.gradient_accumulation_steps < 1:
+            raise ConfigError(
+                f"gradient_accumulation_steps is {self.gradient_accumulation_steps}", fix="use at least 1"
+            )
+        if not 0 <= self.seed < 2**32:
+            raise ConfigError(f"seed is {self.seed}", fix="use a whole number from 0 to 4294967295")
+        if self.metric_for_best_model is not None:
+            raise ConfigError(
+                "metric_for_best_model is the task's first metric",
+                fix="put the metric that should pick the checkpoint first in the task's metrics",
+            )
+        if self.load_best_model_at_end and "no" in (self.eval_strategy, self.save_strategy):
+            raise ConfigError(
+                "load_best_model_at_end needs evaluations and checkpoints to choose from",
+                fix="set load_best_model_at_end to false, or neither eval_strategy nor save_strategy to no",
+            )
         try:
             super().__post_init__()
         except ValueError as error:

@@ -31,14 +31,21 @@ def add_lora(encoder: Encoder, args: EncoderTrainingArguments) -> None:
     """Put a LoRA adapter on an encoder's backbone, in place; one that is there already is trained on.
 
     Raises:
-        ConfigError: No layer has a name of `lora_target_modules`.
+        ConfigError: No layer has a name of `lora_target_modules`, or the adapter that is there is another.
     """
     from peft import LoraConfig, TaskType, get_peft_model
 
     if hasattr(encoder.backbone, "peft_config"):
+        there: Any = encoder.backbone.peft_config["default"]  # type: ignore[index]
+        for option, value in (("lora_r", there.r), ("lora_alpha", there.lora_alpha)):
+            if getattr(args, option) != value:
+                raise ConfigError(
+                    f"The encoder has a LoRA adapter with {option}={value}, not {getattr(args, option)}",
+                    fix=f"give {option}={value} to train it on, or save the encoder with the adapter merged",
+                )
         return
     targets: Any = args.lora_target_modules
-    if "," in targets:
+    if targets != "all-linear":  # PEFT would take a single name for a regular expression
         targets = [name.strip() for name in targets.split(",")]
     config = LoraConfig(
         task_type=TaskType.FEATURE_EXTRACTION,

@@ -17,6 +17,7 @@ from transformers import EarlyStoppingCallback, set_seed
 from ..checkpoint import CONFIG_FILE
 from ..encoder import Encoder
 from ..errors import ConfigError, TrainingError
+from ..evaluation.evaluate import label_order
 from ..evaluation.metrics import check_metrics, higher_is_better, majority_baseline
 from ..scoring import is_out_of_memory
 from ..tasks import TaskData
@@ -70,8 +71,8 @@ def train(
         CheckpointError: The result can't be saved.
     """
     task = data.task
-    output_dir = Path(str(args.output_dir))
-    _check(encoder, data, args, output_dir)
+    output_dir = Path(str(args.output_dir)).absolute()  # "." has no name to call the checkpoints by
+    check_run(encoder, data, args)
     checkpoints = output_dir.with_name(output_dir.name + ".checkpoints")
     found = last_checkpoint(checkpoints)
     if not resume and not overwrite:
@@ -164,14 +165,23 @@ def train(
     return TrainResult(metrics, baseline, output_dir, run)
 
 
-def _check(encoder: Encoder, data: TaskData, args: EncoderTrainingArguments, output_dir: Path) -> None:
-    """Find what would fail after hours, before the first step."""
-    task, config = data.task, encoder.config
-    if (config.problem_type, config.labels) != (task.problem_type, task.labels):
+def check_run(encoder: Encoder, data: TaskData, args: EncoderTrainingArguments) -> None:
+    """Find what would fail after hours, before the first step.
+
+    Raises:
+        ConfigError: The encoder, the rows and the options don't go together.
+    """
+    task, config, output_dir = data.task, encoder.config, Path(str(args.output_dir))
+    order = label_order(encoder, task)
+    if order != sorted(order):
         raise ConfigError(
-            f"The encoder answers {config.problem_type} {list(config.labels)}, the task asks for "
-            f"{task.problem_type} {list(task.labels)}",
-            fix="adapt the decoder for this task, or train from the decoder",
+            f"The encoder's labels are {', '.join(config.labels)}, the task's {', '.join(task.labels)}",
+            fix="give the task's labels in the encoder's order",
+        )
+    if task.problem_type == "regression" and len(task.labels) > 1:
+        raise ConfigError(
+            f"The encoder gives {len(task.labels)} numbers, a row of the data has one",
+            fix="adapt the decoder with one label for regression",
         )
     check_metrics(task.metrics, task.problem_type, len(task.labels))
     if not len(data.train) or not len(data.validation):
