@@ -23,6 +23,11 @@ from gemma_encoder.training.trainer import last_checkpoint
         ({"lora_r": 0}, "lora_r is 0"),
         ({"lora_dropout": 1.0}, "lora_dropout is 1.0"),
         ({"save_minutes": -1}, "save_minutes is -1"),
+        ({"weight_decay": -1}, "weight_decay is -1"),
+        ({"gradient_accumulation_steps": 0}, "gradient_accumulation_steps is 0"),
+        ({"seed": -1}, "seed is -1"),
+        ({"metric_for_best_model": "f1"}, "the task's first metric"),
+        ({"save_strategy": "no"}, "load_best_model_at_end needs evaluations and checkpoints"),
         ({"early_stopping_patience": 0}, "early_stopping_patience is 0"),
         (
             {"early_stopping_patience": 1, "eval_strategy": "no", "load_best_model_at_end": False},
@@ -72,6 +77,22 @@ def test_bfloat16_weights_are_not_fine_tuned_in_full(tmp_path):
 def test_lora_on_layers_that_do_not_exist_names_those_that_do(tmp_path):
     with pytest.raises(ConfigError, match="lora_target_modules is 'query'.*q_proj"):
         train(encoder_of(), data_of(), arguments(tmp_path, tune="lora", lora_target_modules="query"))
+
+
+def test_a_single_layer_may_be_named_for_lora(tmp_path):
+    encoder = encoder_of()
+    train(encoder, data_of(), arguments(tmp_path, tune="lora", lora_target_modules="q_proj"))
+    adapted = {name.split(".lora_")[0] for name in encoder.state_dict() if ".lora_" in name}
+    assert adapted and all(name.endswith("q_proj") for name in adapted)
+
+
+def test_an_adapter_that_is_there_keeps_its_rank(tmp_path):
+    encoder = encoder_of()
+    options = {"tune": "lora", "num_train_epochs": 1}
+    train(encoder, data_of(), arguments(tmp_path / "first", lora_r=2, lora_alpha=4, **options))
+    with pytest.raises(ConfigError, match="a LoRA adapter with lora_r=2, not 64"):
+        train(encoder, data_of(), arguments(tmp_path / "more", lora_r=64, lora_alpha=4, **options))
+    train(encoder, data_of(), arguments(tmp_path / "more", lora_r=2, lora_alpha=4, **options))
 
 
 def test_a_folder_with_other_files_is_refused(tmp_path):
