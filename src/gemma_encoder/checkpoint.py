@@ -211,11 +211,6 @@ def _write(encoder: Encoder, folder: Path, merge_adapter: bool) -> None:
 # ------------------------------------------------------------------------------------------------- loading
 
 
-def is_encoder_folder(folder: str | Path) -> bool:
-    """Whether a folder was written by `save_encoder`."""
-    return (Path(folder) / CONFIG_FILE).is_file()
-
-
 def load_encoder_parts(folder: str | Path, dtype: torch.dtype = torch.float32) -> EncoderParts:
     """Load what a folder holds.
 

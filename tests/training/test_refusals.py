@@ -60,6 +60,19 @@ def test_what_can_not_work_is_refused_before_the_first_step(tmp_path, make, mess
         train(*make(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"adam_beta1": 2.0}, "optim adamw.* can't be used: Invalid beta"),
+        ({"lr_scheduler_kwargs": {"x": 1}}, "lr_scheduler_type linear can't be used.*'x'"),
+        ({"report_to": "wandb"}, "can't be set up.*WandbCallback"),
+    ],
+)
+def test_what_only_a_library_knows_to_be_wrong(tmp_path, options, message):
+    with pytest.raises(ConfigError, match=message):
+        train(encoder_of(), data_of(), arguments(tmp_path, **options))
+
+
 def test_fp16_is_refused_for_gemma(tmp_path):
     args = arguments(tmp_path)
     args.fp16 = True

@@ -146,11 +146,14 @@ def pick_device(device: str) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.empty(0, device=device).device
+        found = torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(
             f"device is {device!r}, which can't be used", fix="use auto, cpu, cuda or cuda:N"
         ) from error
+    if found.is_meta:
+        raise ConfigError("device is 'meta', which computes nothing", fix="use auto, cpu, cuda or cuda:N")
+    return found.device
 
 
 def refuse_changed(options: Any, names: Sequence[str], reason: str) -> None:

@@ -74,7 +74,9 @@ def normalise(argv: Sequence[str], kinds: Sequence[type]) -> list[str]:
     `--dry-run` becomes `--dry_run`; lists may be given by commas (`--labels a,b`), repetition, or as `[a,
     b]`.
     """
-    lists = {name for kind in kinds for name, hint in get_type_hints(kind).items() if _is_list(hint)}
+    hints = {name: hint for kind in kinds for name, hint in get_type_hints(kind).items()}
+    lists = {name for name, hint in hints.items() if _is_list(hint)}
+    short = {name: full for name, full in SHORT.items() if full in hints}
     spelled: list[str] = []
     words = iter(argv)
     for word in words:
@@ -83,7 +85,7 @@ def normalise(argv: Sequence[str], kinds: Sequence[type]) -> list[str]:
             continue
         name, equals, value = word[2:].partition("=")
         name = name.replace("-", "_")
-        name = SHORT.get(name, name)
+        name = short.get(name, name)
         option = name.removesuffix("+")
         if option not in lists:
             spelled.append(f"--{name}{equals}{value}")
@@ -122,8 +124,6 @@ class _Formatter(DefaultHelpFormatter):
             action.option_strings = spellings
 
     def _get_help_string(self, action: argparse.Action) -> str:
-        if action.dest.endswith(".help"):
-            return "Show these options and exit."
         if action.dest == "print_config":
             return "Print the options as a YAML file and exit."
         if action.dest == "help":
@@ -143,7 +143,9 @@ def _finish(parser: ArgumentParser, kinds: Sequence[type]) -> None:
     helps = {name: text for kind in kinds for name, text in _field_help(kind).items()}
     required = []
     for action in parser._actions:
-        action.help = helps.get(action.dest, action.help)
+        action.help = (
+            argparse.SUPPRESS if action.dest.endswith(".help") else helps.get(action.dest, action.help)
+        )
         hint = getattr(action, "_typehint", None)
         choices = [
             choice

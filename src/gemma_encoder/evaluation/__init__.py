@@ -7,7 +7,6 @@ from .metrics import (
     check_metrics,
     compute_metrics,
     higher_is_better,
-    main_metric,
     majority_baseline,
     mean_interval,
 )
@@ -17,7 +16,6 @@ __all__ = [
     "check_metrics",
     "compute_metrics",
     "higher_is_better",
-    "main_metric",
     "majority_baseline",
     "mean_interval",
 ]

@@ -103,13 +103,6 @@ def check_metrics(names: Sequence[str], problem_type: ProblemType, num_labels: i
     _check(names, kinds[problem_type])
 
 
-def main_metric(names: Sequence[str]) -> str:
-    """The metric that picks the best checkpoint: the first."""
-    if not names:
-        raise ConfigError("there is no metric", fix=f"name one or more of {', '.join(METRICS)}")
-    return names[0]
-
-
 def higher_is_better(name: str) -> bool:
     """Which way is up for a metric."""
     _check((name,), None)
@@ -121,32 +114,29 @@ def majority_baseline(
     names: Sequence[str],
     problem_type: ProblemType,
     *,
-    train_labels: Any = None,
     num_labels: int | None = None,
 ) -> dict[str, float]:
     """What a predictor that never looks at the text scores.
 
-    It answers with the commonest class, the mean, or the labels that are on in more than half of the rows.
+    It answers with the commonest class of the rows it is judged by (of equally common ones the lowest), with
+    their mean, or with the labels that are on in more than half of them.
 
     Args:
         labels: Labels to judge by, as in `compute_metrics`.
         names: Which metrics.
         problem_type: What the labels are.
-        train_labels: Where the commonest class or the mean is taken from; by default `labels`. Of equally
-            common classes the lowest number wins.
         num_labels: How many classes there are; by default the highest class number seen, and at least two.
     """
     labels = np.asarray(labels)
-    known = labels if train_labels is None else np.asarray(train_labels)
-    if not labels.size or not known.size:
+    if not labels.size:
         raise DataError("there are no rows to judge", fix="give at least one")
     if problem_type == "regression":
-        scores = np.full((len(labels), 1), known.astype(np.float64).mean())
+        scores = np.full((len(labels), 1), labels.astype(np.float64).mean())
     elif problem_type == "multi_label_classification":
-        scores = np.tile(known.mean(axis=0) - 0.5, (len(labels), 1))
+        scores = np.tile(labels.mean(axis=0) - 0.5, (len(labels), 1))
     else:
-        width = num_labels or max(2, int(max(known.max(), labels.max())) + 1)
-        scores = np.tile(np.bincount(known, minlength=width).astype(np.float64), (len(labels), 1))
+        width = num_labels or max(2, int(labels.max()) + 1)
+        scores = np.tile(np.bincount(labels, minlength=width).astype(np.float64), (len(labels), 1))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # that its correlation is not defined is no news
         return compute_metrics(names, scores, labels)

@@ -9,6 +9,7 @@ import os
 import pickle
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import SaveStrategy
 
 from ..encoder import Encoder
-from ..errors import CheckpointError, TrainingError
+from ..errors import CheckpointError, ConfigError, TrainingError
 from ..evaluation.metrics import compute_metrics
 from ..packing import plan_batches
 from ..scoring import is_out_of_memory, out_of_memory, score_token_ids
@@ -52,6 +53,8 @@ class _Trainable(nn.Module):
     def activation_checkpointing_enable(self, **options: Any) -> None:
         self.encoder.activation_checkpointing_enable(**options)
 
+    gradient_checkpointing_enable = activation_checkpointing_enable  # its name before transformers 5.22
+
 
 class EncoderTrainer(Trainer):
     """Trains an encoder on tokenised rows.
@@ -73,13 +76,19 @@ class EncoderTrainer(Trainer):
         validation_rows: TokenizedRows,
     ) -> None:
         self.encoder, self.task, self.throughput = encoder, task, Throughput()
-        super().__init__(
-            model=_Trainable(encoder),
-            args=args,
-            data_collator=Collator(int(encoder.tokenizer.pad_token_id or 0)),
-            train_dataset=train_rows,
-            eval_dataset=validation_rows,
-        )
+        try:
+            super().__init__(
+                model=_Trainable(encoder),
+                args=args,
+                data_collator=Collator(int(encoder.tokenizer.pad_token_id or 0)),
+                train_dataset=train_rows,
+                eval_dataset=validation_rows,
+            )
+        except (RuntimeError, ImportError) as error:  # report_to names something that isn't installed
+            raise ConfigError(
+                f"The run can't be set up: {str(error).splitlines()[0]}",
+                fix="install it, or leave report_to out",
+            ) from error
         self.options = args
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)
@@ -172,12 +181,26 @@ class EncoderTrainer(Trainer):
         return len(self._rows_of_step)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """The optimiser of `args.optim` over `parameter_groups`."""
+        """The optimiser of `args.optim` over `parameter_groups`.
+
+        Raises:
+            ConfigError: It doesn't take the options.
+        """
         if self.optimizer is None:
             groups = parameter_groups(self.encoder, self.options)
-            kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.encoder)  # type: ignore[arg-type]
-            self.optimizer = kind(groups, **options)
+            with _refused_options("optim", self.args.optim):
+                kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.encoder)  # type: ignore[arg-type]
+                self.optimizer = kind(groups, **options)
         return self.optimizer
+
+    def create_scheduler(self, *args: Any, **kwargs: Any) -> Any:
+        """As `Trainer.create_scheduler`.
+
+        Raises:
+            ConfigError: The schedule doesn't take the options.
+        """
+        with _refused_options("lr_scheduler_type", self.args.lr_scheduler_type):
+            return super().create_scheduler(*args, **kwargs)
 
     # ----------------------------------------------------------------------------------------- evaluation
 
@@ -273,6 +296,19 @@ class EncoderTrainer(Trainer):
                 where=str(folder),
                 fix="free disk space or permit writing, then --resume; earlier checkpoints are intact",
             ) from error
+
+
+@contextlib.contextmanager
+def _refused_options(name: str, value: Any) -> Iterator[None]:
+    """Bad values that only their user notices, as errors of the options."""
+    try:
+        yield
+    except (ValueError, TypeError, ImportError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError(
+            f"{name} {getattr(value, 'value', value)} can't be used: {reason}",
+            fix="see transformers.TrainingArguments",
+        ) from error
 
 
 def _damaged(error: Exception, where: str) -> CheckpointError:
