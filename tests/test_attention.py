@@ -179,6 +179,19 @@ def test_an_unknown_backend_is_refused():
         resolve_backend(needs(), "fast")
 
 
+@pytest.mark.parametrize("keyword", ["attention_mask", "s_aux", "position_bias"])
+def test_what_would_change_attention_is_not_ignored(keyword):
+    states = torch.zeros(1, 1, 2, 4)
+    keywords = {"attention_mask": None, keyword: torch.ones(1)}
+    context = PackedContext(pack(torch.ones(1, 2)), False)
+    with pytest.raises(AttentionError, match=f"Identity passes '{keyword}'"):
+        packed_attention(torch.nn.Identity(), states, states, states, packed=context, **keywords)
+    harmless = {"position_ids": torch.arange(2), "use_cache": False, "is_causal": True, keyword: None}
+    packed_attention(
+        torch.nn.Identity(), states, states, states, **{"attention_mask": None, **harmless}, packed=context
+    )
+
+
 def test_packed_attention_without_a_layout_says_what_to_call():
     states = torch.zeros(1, 1, 2, 4)
     with pytest.raises(AttentionError, match="call the Encoder"):

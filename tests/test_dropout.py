@@ -43,6 +43,19 @@ def states(backbone: PreTrainedModel) -> Tensor:
     return backbone(torch.arange(12).reshape(2, 6)).last_hidden_state
 
 
+def test_a_module_called_attention_dropout_is_not_taken_for_a_rate() -> None:
+    """Persimmon and Bloom have one."""
+    backbone = make_backbone("llama")
+    for layer in decoder_layers(backbone):
+        del layer.self_attn.attention_dropout
+        layer.self_attn.attention_dropout = nn.Dropout(0.25)
+    hooks = install_dropout(backbone, DropoutConfig())
+    hooks.remove()
+    assert isinstance(decoder_layers(backbone)[0].self_attn.attention_dropout, nn.Dropout)
+    with pytest.raises(DecoderError, match=r"dropout\.attention to 0"):
+        install_dropout(backbone, DropoutConfig(attention=0.1))
+
+
 @every_family
 def test_inactive_in_eval_and_removable(family: str) -> None:
     backbone = make_backbone(family)

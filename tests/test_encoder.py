@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from gemma_encoder.decoders import Decoder
 from gemma_encoder.dropout import DropoutConfig
 from gemma_encoder.encoder import Encoder, EncoderConfig
 from gemma_encoder.errors import AttentionError, ConfigError
@@ -176,6 +177,76 @@ def test_backend_says_why():
     assert encoder_of("llama").backend.name == "sdpa"
     padded = encoder_of("gemma2", layout="padded")
     assert padded.backend.name == "eager"
+
+
+@pytest.mark.parametrize("factor", [1.001, float("nan")])
+def test_layouts_that_disagree_are_refused(factor):
+    """A fault that leaves every receptive field as it should be."""
+    decoder = tiny_decoder("llama")
+
+    def scale(module, args, kwargs, output):
+        return output * factor if "packed" in kwargs else output
+
+    decoder.backbone.layers[1].register_forward_hook(scale, with_kwargs=True)
+    message = "disagree.*from layer 1 of 4" if factor == 1.001 else "Layer 1 gives NaN"
+    with pytest.raises(AttentionError, match=message):
+        Encoder.from_decoder(decoder)
+
+
+@pytest.mark.parametrize("layout", ["packed", "padded"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_verifying_leaves_the_layout_as_asked(family, layout):
+    verified, not_verified = (encoder_of(family, layout=layout, verify=verify) for verify in (True, False))
+    assert verified.layout == not_verified.layout == layout
+    used = [encoder.stock_backbone.config._attn_implementation for encoder in (verified, not_verified)]
+    assert used[0] == used[1]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_low_precision_is_no_reason_to_refuse(family, dtype):
+    decoder = tiny_decoder(family)
+    decoder.backbone.to(dtype)
+    assert Encoder.from_decoder(decoder).dtype == dtype
+
+
+def test_gemma_3_has_no_soft_cap_even_if_its_config_has_one():
+    """Its attention has never used the field."""
+    encoder = Encoder.from_decoder(tiny_decoder("gemma3", attn_logit_softcapping=50.0), seed=0)
+    assert not encoder.softcap and encoder.backend.name == "sdpa"
+    assert encoder_of("gemma2").softcap and not encoder_of("llama").softcap
+
+
+def test_an_unknown_backend_is_refused_at_once(tmp_path):
+    with pytest.raises(ConfigError, match="back end is 'bogus'"):
+        encoder_of(backend="bogus", verify=False)
+    encoder_of().save_pretrained(tmp_path / "model")
+    with pytest.raises(ConfigError, match="back end is 'bogus'"):
+        Encoder.from_pretrained(tmp_path / "model", backend="bogus")
+
+
+def without_bos() -> Decoder:
+    decoder = tiny_decoder("gemma3")
+    decoder.tokenizer.bos_token = None
+    return decoder
+
+
+@pytest.mark.parametrize(
+    ("decoder", "text", "reason"),
+    [
+        (tiny_decoder("gemma3"), TextConfig(bos=False), "text.bos is off"),
+        (without_bos(), TextConfig(), "the tokenizer has no BOS"),
+    ],
+)
+def test_skip_bos_without_a_bos_is_refused(decoder, text, reason):
+    """Or it would skip the first word."""
+    with pytest.raises(ConfigError, match=reason):
+        Encoder.from_decoder(decoder, pooling=first_k(2, skip_bos=True), text=text)
+
+
+def test_a_bos_in_the_template_is_a_bos():
+    template = TextConfig("<bos>{text}", bos=False)
+    assert encoder_of(pooling=first_k(2, skip_bos=True), text=template).config.pooling.skip_bos
 
 
 def test_an_impossible_backend_is_refused_on_adaptation():

@@ -141,6 +141,17 @@ def _objection(name: BackendName, needs: AttentionNeeds) -> str | None:
     return "varlen has no dropout" if needs.dropout else None
 
 
+def check_backend_name(requested: str) -> None:
+    """Refuse an unknown back end.
+
+    Raises:
+        ConfigError: It is neither a back end nor `auto`.
+    """
+    names = get_args(BackendName)
+    if requested != "auto" and requested not in names:
+        raise ConfigError(f"attention back end is {requested!r}", fix=f"use auto, {', '.join(names)}")
+
+
 def resolve_backend(needs: AttentionNeeds, requested: BackendName | Literal["auto"] = "auto") -> Backend:
     """Choose the back end for packed attention.
 
@@ -152,10 +163,8 @@ def resolve_backend(needs: AttentionNeeds, requested: BackendName | Literal["aut
         AttentionError: The requested back end can't do what is needed. Nothing is dropped silently.
         ConfigError: Unknown back end.
     """
-    names = get_args(BackendName)
+    check_backend_name(requested)
     if requested != "auto":
-        if requested not in names:
-            raise ConfigError(f"attention back end is {requested!r}", fix=f"use auto, {', '.join(names)}")
         if objection := _objection(requested, needs):
             raise AttentionError(
                 f"Back end {requested} can't be used: {objection}", fix="use the back end `auto`"
@@ -225,6 +234,31 @@ class _Scores:
         return mask
 
 
+_HARMLESS_KEYWORDS = frozenset(
+    {
+        "cache_position",
+        "is_causal",  # the policy decides instead
+        "output_attentions",
+        "output_hidden_states",
+        "position_ids",
+        "return_dict",
+        "use_cache",
+    }
+)
+"""What transformers passes to every attention function and what changes nothing here."""
+
+
+def _refuse_unknown_keywords(module: nn.Module, keywords: dict[str, Any]) -> None:
+    """Refuse what may change attention (`s_aux`: attention sinks) rather than leave it out."""
+    for name, value in keywords.items():
+        if value is not None and name not in _HARMLESS_KEYWORDS:
+            family = getattr(getattr(module, "config", None), "model_type", type(module).__name__)
+            raise AttentionError(
+                f"Attention of the family {family} passes {name!r}, which packed attention does not compute",
+                fix="use another decoder family",
+            )
+
+
 def packed_attention(
     module: nn.Module,
     query: Tensor,
@@ -237,7 +271,7 @@ def packed_attention(
     scaling: float | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
-    **unused: Any,
+    **others: Any,
 ) -> tuple[Tensor, None]:
     """Attention over the packed layout, with the signature transformers asks of an attention function.
 
@@ -246,21 +280,26 @@ def packed_attention(
         query: `[1, heads, T, head_dim]`.
         key: `[1, key_value_heads, T, head_dim]`.
         value: `[1, key_value_heads, T, head_dim]`.
-        attention_mask: Not used; the layout says it all.
+        attention_mask: None; the layout says it all.
         packed: Layout and policy. Required.
         dropout: Rate on attention probabilities, 0 in eval.
         scaling: Factor on scores, `head_dim ** -0.5` if None.
         sliding_window: The layer's window in tokens, None for a global layer.
         softcap: Scores become `softcap * tanh(scores / softcap)` (Gemma 2).
+        **others: What else a family passes. Only what does not change attention is taken.
 
     Returns:
         `[1, T, heads, head_dim]`, and None for the probabilities.
+
+    Raises:
+        AttentionError: There is no layout, or the family passes a mask or a keyword that changes attention.
     """
     if packed is None:
         raise AttentionError(
             "Packed attention was called without a layout",
             fix="call the Encoder, not its backbone, or use layout='padded'",
         )
+    _refuse_unknown_keywords(module, {"attention_mask": attention_mask, **others})
     device = query.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else query.dtype
     query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)

@@ -97,8 +97,17 @@ class DropoutHooks:
         self._handles, self._attention_rates = [], []
 
 
-def _attention_modules(layer: nn.Module, index: int) -> list[Any]:
-    modules = [module for module in layer.modules() if hasattr(module, "attention_dropout")]
+def _attention_modules(layer: nn.Module) -> list[Any]:
+    """The modules with a rate of attention dropout; Persimmon and Bloom have a module of that name."""
+    return [
+        module
+        for module in layer.modules()
+        if isinstance(getattr(module, "attention_dropout", None), int | float)
+    ]
+
+
+def _required_attention_modules(layer: nn.Module, index: int) -> list[Any]:
+    modules = _attention_modules(layer)
     if not modules:
         raise DecoderError(
             f"{type(layer).__name__} has no attention module with `attention_dropout`",
@@ -148,11 +157,9 @@ def install_dropout(backbone: PreTrainedModel, config: DropoutConfig) -> Dropout
     targets: list[tuple[nn.Module, float]] = []
     for index, layer in enumerate(layers):
         if config.attention > 0:
-            attention_modules += _attention_modules(layer, index)
+            attention_modules += _required_attention_modules(layer, index)
         else:
-            attention_modules += [
-                module for module in layer.modules() if hasattr(module, "attention_dropout")
-            ]
+            attention_modules += _attention_modules(layer)
         if config.feed_forward > 0:
             targets.append((_feed_forward(layer, index), config.feed_forward))
     if config.embedding > 0:

@@ -21,6 +21,7 @@ from .attention import (
     PackedContext,
     WindowPolicy,
     apply_policy,
+    check_backend_name,
     resolve_backend,
 )
 from .decoders import Decoder, load_decoder
@@ -150,6 +151,7 @@ class Encoder(nn.Module):
     ) -> None:
         """Wrap a backbone whose attention policy is set already; `from_decoder` sets it."""
         super().__init__()
+        check_backend_name(backend)
         self.config = config
         self.backbone = backbone
         self.tokenizer = tokenizer
@@ -183,8 +185,8 @@ class Encoder(nn.Module):
             decoder: Name (`gemma-3-270m`), folder, `.gguf` file, hub id, or a loaded `Decoder` (changed in
                 place).
             config: Options, the defaults if None.
-            verify: Measure the receptive field of every layer and refuse a model that does not attend as
-                asked.
+            verify: Measure both layouts and refuse a model of which a layer does not attend as asked, or
+                whose layouts disagree.
             dtype: Type of the backbone's weights. Pooler and head are always float32.
             seed: Seed for the new pooler and head, torch's generator as it stands if None.
             layout: `packed`, or `padded` through stock attention (the reference).
@@ -192,16 +194,21 @@ class Encoder(nn.Module):
             **overrides: Fields of `EncoderConfig` to change, e.g. `pooling=last_k(1)`.
 
         Raises:
-            DecoderError: The decoder can't be found or loaded.
+            DecoderError: The decoder can't be found or loaded, or is of a family that can't be adapted.
             AttentionError: A layer does not attend as the policy says.
-            ConfigError: An option is not allowed.
+            ConfigError: An option is not allowed, or not with this decoder.
         """
+        from .verification import assert_adapted, choose_padding_side, refuse_unfit
+
+        check_backend_name(backend)
         if not isinstance(decoder, Decoder):
             decoder = load_decoder(decoder, dtype=dtype)
         try:
             config = replace(config or EncoderConfig(), decoder=decoder.source, **overrides)
         except TypeError as error:
             raise ConfigError(str(error), fix="give fields of EncoderConfig") from error
+        refuse_unfit(decoder, config)
+        choose_padding_side(decoder)
         apply_policy(decoder.backbone, config.attention, config.window)
         with torch.random.fork_rng(devices=[], enabled=seed is not None):
             if seed is not None:
@@ -209,9 +216,7 @@ class Encoder(nn.Module):
             encoder = cls(decoder.backbone, decoder.tokenizer, config, layout=layout, backend=backend)
         encoder.eval()
         if verify:
-            from .inspection import assert_policy
-
-            assert_policy(encoder)
+            assert_adapted(encoder)
         return encoder
 
     @classmethod
@@ -235,9 +240,11 @@ class Encoder(nn.Module):
 
         Raises:
             CheckpointError: The folder is no model, not whole, or of a newer format.
+            ConfigError: Unknown layout or back end.
         """
         from .checkpoint import load_encoder_parts
 
+        check_backend_name(backend)  # before seconds of loading
         parts = load_encoder_parts(folder, dtype)
         encoder = cls(parts.backbone, parts.tokenizer, parts.config, layout=layout, backend=backend)
         parts.restore(encoder)
@@ -287,7 +294,7 @@ class Encoder(nn.Module):
         self._layout: Layout = layout
         stock = self.stock_backbone
         # transformers before 5.22 would take SDPA for Gemma 2 too and leave its soft-cap out without a word.
-        padded = "sdpa" if stock._supports_sdpa and not self._softcap else "eager"
+        padded = "sdpa" if stock._supports_sdpa and not self.softcap else "eager"
         stock.set_attn_implementation(PACKED_ATTENTION if layout == "packed" else padded)
 
     @property
@@ -302,17 +309,18 @@ class Encoder(nn.Module):
             device=device,
             dtype=torch.get_autocast_dtype(device) if autocast else self.dtype,
             head_dim=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
-            softcap=self._softcap,
+            softcap=self.softcap,
             dropout=self.training and self.config.dropout.attention > 0,
             gradients=self.training,
         )
         return resolve_backend(needs, self.requested_backend)
 
     @property
-    def _softcap(self) -> bool:
-        """Whether attention scores are capped. Gemma 3 configs have the field too, its attention no cap."""
+    def softcap(self) -> bool:
+        """Whether attention scores are soft-capped. Gemma 3 has the config field too and never uses it."""
         config: Any = self.stock_backbone.config
-        return config.model_type == "gemma2" and config.attn_logit_softcapping is not None
+        capped = getattr(config, "attn_logit_softcapping", None) is not None
+        return capped and not config.model_type.startswith("gemma3")
 
     # ----------------------------------------------------------------------------------------------- compute
 

@@ -34,10 +34,9 @@ _IDENTITY = "torch.nn.modules.linear.Identity"
 _LAYER_NORM = f"{_ST}.sentence_transformer.modules.layer_norm.LayerNorm"
 _DENSE = f"{_ST}.base.modules.dense.Dense"
 # What sentence-transformers must know of other libraries, lest a score be silently wrong.
-_REQUIREMENTS = {
-    "transformers": {"specifier": ">=5.2", "reason": "older versions ignore is_causal and attend causally"},
-    "sentence_transformers": {"specifier": ">=6", "reason": "older versions ignore the text template"},
-}
+_POLICY_SINCE = {"specifier": ">=5.2", "reason": "older versions ignore is_causal and attend causally"}
+_SOFTCAP_SINCE = {"specifier": ">=5.22", "reason": "older versions leave out the soft-cap on attention"}
+_TEMPLATE_SINCE = {"specifier": ">=6", "reason": "older versions ignore the text template"}
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ def write_stack(encoder: Encoder, folder: Path, *, listed: bool = True) -> None:
             tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in module.tensors.items()}
             save_file(tensors, folder / module.folder / WEIGHTS_FILE)
     if listed:
-        _write_module_list(folder, modules, encoder.config)
+        _write_module_list(folder, modules, encoder)
 
 
 def read_stack(
@@ -176,8 +175,9 @@ def _stack_names(config: EncoderConfig, scale: float, shift: float) -> dict[str,
     return {part: f"{index}_{name}" for index, (part, name) in enumerate(parts, start=1)}
 
 
-def _write_module_list(folder: Path, modules: list[_Module], config: EncoderConfig) -> None:
+def _write_module_list(folder: Path, modules: list[_Module], encoder: Encoder) -> None:
     """Write what sentence-transformers reads first."""
+    config = encoder.config
     stack = [(f"{_ST}.base.modules.transformer.Transformer", ""), *((m.kind, m.folder) for m in modules)]
     dump_json(
         folder / "modules.json",
@@ -203,7 +203,10 @@ def _write_module_list(folder: Path, modules: list[_Module], config: EncoderConf
             "activation_fn": _IDENTITY,  # logits; the default for one label would be a sigmoid
             "prompts": {},
             "default_prompt_name": None,
-            "requirements": _REQUIREMENTS,
+            "requirements": {
+                "transformers": _SOFTCAP_SINCE if encoder.softcap else _POLICY_SINCE,
+                "sentence_transformers": _TEMPLATE_SINCE,
+            },
         },
     )
 

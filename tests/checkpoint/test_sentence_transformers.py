@@ -128,3 +128,19 @@ def test_cross_encoder_in_bfloat16_is_close(pooling, tmp_path):
     encoder.save_pretrained(tmp_path / "model")
     theirs = served(tmp_path / "model", TEXTS, trust_remote_code=True)  # rounds the head to bfloat16 too
     np.testing.assert_allclose(theirs, scores(encoder, TEXTS), atol=0.1)
+
+
+@pytest.mark.parametrize(("family", "since"), [("gemma2", ">=5.22"), ("gemma3", ">=5.2")])
+def test_the_folder_says_which_transformers_computes_its_scores(family, since, tmp_path):
+    """Before 5.22 transformers took SDPA for Gemma 2, which leaves its soft-cap out without a word."""
+    encoder_of(family).save_pretrained(tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config_sentence_transformers.json").read_text())
+    assert config["requirements"]["transformers"]["specifier"] == since
+
+
+def test_an_older_transformers_is_refused_for_a_soft_cap(tmp_path, monkeypatch):
+    pytest.importorskip("sentence_transformers")
+    encoder_of("gemma2").save_pretrained(tmp_path / "model")
+    monkeypatch.setattr("transformers.__version__", "5.21.0")
+    with pytest.raises(ImportError, match="soft-cap"):
+        served(tmp_path / "model", TEXTS)
