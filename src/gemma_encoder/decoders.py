@@ -35,7 +35,7 @@ from transformers.models.auto.modeling_auto import (
 )
 from transformers.utils import logging as transformers_logging
 
-from .errors import DecoderError
+from .errors import DecoderError, first_line
 
 logger = logging.getLogger(__name__)
 
@@ -191,7 +191,7 @@ def _load_named(name: str, dtype: torch.dtype) -> Decoder:
         # A part is missing, or altered.
         except (ImportError, FileNotFoundError, ValueError, StopIteration) as error:
             raise DecoderError(
-                f"The package {known.package} of {name} is damaged: {_first_line(error)}",
+                f"The package {known.package} of {name} is damaged: {first_line(error)}",
                 fix=f"uninstall it and its parts, then {known.install}",
             ) from error
 
@@ -248,7 +248,7 @@ def _convert_once(name: str, version: str, locate: Callable[[Path], Path]) -> Pa
         if not isinstance(error, OSError | SafetensorError) and type(error) is not Exception:
             raise
         raise DecoderError(
-            f"The decoder can't be converted: {_first_line(error)}",
+            f"The decoder can't be converted: {first_line(error)}",
             where=str(target.parent),
             fix="free 2 GB of disk space there, or set GEMMA_ENCODER_CACHE to another folder",
         ) from error
@@ -269,7 +269,7 @@ def _convert(gguf: Path, folder: Path) -> None:
         raise DecoderError(f"GGUF files can't be read: {error}", fix="pip install gguf") from error
     except Exception as error:  # the reader of damaged files raises whatever it stumbles over
         raise DecoderError(
-            f"transformers can't de-quantise this GGUF file: {_first_line(error)}",
+            f"transformers can't de-quantise this GGUF file: {first_line(error)}",
             where=str(gguf),
             fix="use a GGUF file of a family it supports, or the original weights",
         ) from error
@@ -353,7 +353,7 @@ def _refuse_non_decoders(config: PreTrainedConfig, source: str) -> None:
 
 
 def _loading_error(source: str, error: Exception) -> DecoderError:
-    text = _first_line(error)
+    text = first_line(error)
     kind = type(error).__name__
     if "SafetensorError" in kind or "safetensors" in text.lower():
         return DecoderError(
@@ -370,10 +370,6 @@ def _loading_error(source: str, error: Exception) -> DecoderError:
     return DecoderError(
         f"The model can't be loaded: {text}", where=source, fix="check that it opens in transformers"
     )
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 @contextmanager

@@ -97,18 +97,14 @@ class DropoutHooks:
         self._handles, self._attention_rates = [], []
 
 
-def _attention_modules(layer: nn.Module) -> list[Any]:
+def _attention_modules(layer: nn.Module, index: int, *, required: bool) -> list[Any]:
     """The modules with a rate of attention dropout; Persimmon and Bloom have a module of that name."""
-    return [
+    modules = [
         module
         for module in layer.modules()
         if isinstance(getattr(module, "attention_dropout", None), int | float)
     ]
-
-
-def _required_attention_modules(layer: nn.Module, index: int) -> list[Any]:
-    modules = _attention_modules(layer)
-    if not modules:
+    if required and not modules:
         raise DecoderError(
             f"{type(layer).__name__} has no attention module with `attention_dropout`",
             where=f"layer {index}",
@@ -156,10 +152,7 @@ def install_dropout(backbone: PreTrainedModel, config: DropoutConfig) -> Dropout
     attention_modules: list[Any] = []
     targets: list[tuple[nn.Module, float]] = []
     for index, layer in enumerate(layers):
-        if config.attention > 0:
-            attention_modules += _required_attention_modules(layer, index)
-        else:
-            attention_modules += _attention_modules(layer)
+        attention_modules += _attention_modules(layer, index, required=config.attention > 0)
         if config.feed_forward > 0:
             targets.append((_feed_forward(layer, index), config.feed_forward))
     if config.embedding > 0:

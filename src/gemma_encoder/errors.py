@@ -44,3 +44,8 @@ class DataError(GemmaEncoderError):
 
 class TrainingError(GemmaEncoderError):
     """Training can't go on."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what another library says, or the kind of error if it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

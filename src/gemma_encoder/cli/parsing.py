@@ -64,7 +64,9 @@ def parse(prog: str, description: str, kinds: Sequence[type], argv: Sequence[str
     for kind in kinds:
         names = {field.name for field in fields(kind)}
         values = {name: options[name] for name in names - {"given"}}
-        made.append(kind(**values, **({"given": given & names} if "given" in names else {})))
+        if "given" in names:
+            values["given"] = given & names
+        made.append(kind(**values))
     return tuple(made)
 
 

@@ -94,7 +94,7 @@ class Predictions:
                 where=f"row {row.number}",
                 fix="try --dtype float32; if they stay so the model's weights are spoilt",
             )
-        record = self._record(row, scored)
+        record = self._record(row, self._ours(scored))
         if self.format == "jsonl":
             self._buffer.write(json.dumps(record, ensure_ascii=False, default=str) + "\n")
         else:
@@ -107,14 +107,15 @@ class Predictions:
         Raises:
             DataError: It isn't, by more than rounding.
         """
-        record = self._record(row, scored)
+        ours = self._ours(scored)
+        record = self._record(row, ours)
         if list(record) != list(self._last):
             raise DataError(
                 f"The output has the columns {', '.join(self._last)}; now they would be {', '.join(record)}",
                 where=self.name,
                 fix="give the options of the run that is resumed, or use --overwrite",
             )
-        for name, value in self._ours(scored).items():
+        for name, value in ours.items():
             if not _agree(value, self._last[name]):
                 raise DataError(
                     f"The output was written by another model or with other options: the {name} of row "
@@ -123,8 +124,8 @@ class Predictions:
                     fix="give the model and options of the run that is resumed, or use --overwrite",
                 )
 
-    def _record(self, row: Row, scored: Scored) -> dict[str, Any]:
-        kept, ours = self._kept(row), self._ours(scored)
+    def _record(self, row: Row, ours: Mapping[str, Any]) -> dict[str, Any]:
+        kept = self._kept(row)
         self._refuse_collision(kept, ours)
         return {"row": row.number, **kept, **ours}
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import datasets
 from datasets.exceptions import DatasetsError
 
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, first_line
 from .base import Split, Task, TaskData
 from .files import read_table, sample, to_split
 from .tables import SUFFIXES
@@ -150,9 +150,9 @@ def _from_hub(task: Task, split: str, tried: str) -> Split:
         table: Any = datasets.load_dataset(repository, config, split=split)
     except (OSError, ValueError, RuntimeError, DatasetsError) as error:
         # Being offline shows as any of these, by what is cached and how far the hub client got.
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(
-            f"there is no data for {task.name}: {tried}the Hugging Face hub did not give it ({reason})",
+            f"there is no data for {task.name}: {tried}"
+            f"the Hugging Face hub did not give it ({first_line(error)})",
             where=place,
             fix=f"go online, or give --data-dir with {task.name}/{split}.parquet",
         ) from error

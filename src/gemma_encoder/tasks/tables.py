@@ -24,7 +24,7 @@ from typing import IO, Any, Literal, get_args
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, first_line
 
 TableFormat = Literal["csv", "tsv", "jsonl", "parquet", "lines"]
 Source = str | Path | IO[Any]
@@ -225,9 +225,8 @@ def _clear_errors(source: Source) -> Iterator[None]:
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"the gzip file is broken: {error}", where=place, fix="compress it again") from None
     except pa.ArrowInvalid as error:
-        reason = str(error).splitlines()[0]
         raise DataError(
-            f"this is no readable parquet file: {reason}", where=place, fix="write it again"
+            f"this is no readable parquet file: {first_line(error)}", where=place, fix="write it again"
         ) from None
     except OSError as error:
         raise DataError(

@@ -9,7 +9,7 @@ import torch
 from transformers import TrainingArguments
 from transformers.trainer_utils import SaveStrategy, SchedulerType
 
-from ..errors import ConfigError
+from ..errors import ConfigError, first_line
 
 Tune = Literal["full", "lora", "head"]
 
@@ -102,7 +102,8 @@ class EncoderTrainingArguments(TrainingArguments):
             raise ConfigError("output_dir is not set", fix="name the folder to write")
         if self.tune not in get_args(Tune):
             raise ConfigError(f"tune is {self.tune!r}", fix=f"use one of {', '.join(get_args(Tune))}")
-        for name in ("max_tokens", "eval_max_tokens", "lora_r", "lora_alpha", "per_device_train_batch_size"):
+        counts = ("max_tokens", "eval_max_tokens", "lora_r", "lora_alpha", "per_device_train_batch_size")
+        for name in (*counts, "gradient_accumulation_steps"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}", fix="use a whole number of at least 1")
         for name in _NOT_SUPPORTED:
@@ -127,10 +128,6 @@ class EncoderTrainingArguments(TrainingArguments):
             )
         if self.weight_decay < 0:
             raise ConfigError(f"weight_decay is {self.weight_decay}", fix="use 0, or a number above it")
-        if self.gradient_accumulation_steps < 1:
-            raise ConfigError(
-                f"gradient_accumulation_steps is {self.gradient_accumulation_steps}", fix="use at least 1"
-            )
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f"seed is {self.seed}", fix="use a whole number from 0 to 4294967295")
         if self.metric_for_best_model is not None:
@@ -146,7 +143,7 @@ class EncoderTrainingArguments(TrainingArguments):
         try:
             super().__post_init__()
         except ValueError as error:
-            raise ConfigError(str(error).splitlines()[0], fix="see transformers.TrainingArguments") from error
+            raise ConfigError(first_line(error), fix="see transformers.TrainingArguments") from error
         # With several GPUs and one process the Trainer would use DataParallel and multiply the batch size.
         self._n_gpu = min(self._n_gpu, 1)
         if self.early_stopping_patience is not None:

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from ..encoder import Encoder
-from ..errors import ConfigError
+from ..errors import ConfigError, first_line
 from .arguments import EncoderTrainingArguments, Tune
 
 
@@ -63,7 +63,7 @@ def add_lora(encoder: Encoder, args: EncoderTrainingArguments) -> None:
             if isinstance(module, nn.Linear)
         }
         raise ConfigError(
-            f"lora_target_modules is {args.lora_target_modules!r}: {str(error).splitlines()[0]}",
+            f"lora_target_modules is {args.lora_target_modules!r}: {first_line(error)}",
             fix=f"use all-linear, or some of {', '.join(sorted(linear))}",
         ) from error
 

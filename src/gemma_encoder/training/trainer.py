@@ -24,7 +24,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import SaveStrategy
 
 from ..encoder import Encoder
-from ..errors import CheckpointError, ConfigError, TrainingError
+from ..errors import CheckpointError, ConfigError, TrainingError, first_line
 from ..evaluation.metrics import compute_metrics
 from ..packing import plan_batches
 from ..scoring import is_out_of_memory, out_of_memory, score_token_ids
@@ -86,7 +86,7 @@ class EncoderTrainer(Trainer):
             )
         except (RuntimeError, ImportError) as error:  # report_to names something that isn't installed
             raise ConfigError(
-                f"The run can't be set up: {str(error).splitlines()[0]}",
+                f"The run can't be set up: {first_line(error)}",
                 fix="install it, or leave report_to out",
             ) from error
         self.options = args
@@ -290,7 +290,7 @@ class EncoderTrainer(Trainer):
             super()._save_checkpoint(model, trial)
         except (OSError, SafetensorError, RuntimeError) as error:  # RuntimeError: torch.save, disk full
             shutil.rmtree(folder, ignore_errors=True)
-            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            reason = getattr(error, "strerror", None) or first_line(error)
             raise TrainingError(
                 f"The checkpoint can't be written: {reason}",
                 where=str(folder),
@@ -304,17 +304,17 @@ def _refused_options(name: str, value: Any) -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError, ImportError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(
-            f"{name} {getattr(value, 'value', value)} can't be used: {reason}",
+            f"{name} {getattr(value, 'value', value)} can't be used: {first_line(error)}",
             fix="see transformers.TrainingArguments",
         ) from error
 
 
 def _damaged(error: Exception, where: str) -> CheckpointError:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return CheckpointError(
-        f"The checkpoint can't be read: {reason}", where=where, fix="delete this checkpoint and resume again"
+        f"The checkpoint can't be read: {first_line(error)}",
+        where=where,
+        fix="delete this checkpoint and resume again",
     )
 
 

@@ -16,7 +16,7 @@ from transformers import EarlyStoppingCallback, set_seed
 
 from ..checkpoint import CONFIG_FILE
 from ..encoder import Encoder
-from ..errors import ConfigError, TrainingError
+from ..errors import ConfigError, TrainingError, first_line
 from ..evaluation.evaluate import label_order
 from ..evaluation.metrics import check_metrics, higher_is_better, majority_baseline
 from ..scoring import is_out_of_memory
@@ -141,7 +141,7 @@ def train(
                 write_run(checkpoints, run)
         if is_out_of_memory(error):  # passes have an error of their own; this is the optimiser's state
             raise TrainingError(
-                f"Out of memory: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
+                f"Out of memory: {first_line(error)}",
                 where=f"{run['parameters']['trained']:,} parameters train, max_tokens={args.max_tokens}",
                 fix="train fewer parameters (tune=lora), or lower max_tokens",
             ) from error
