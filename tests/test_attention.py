@@ -3,14 +3,8 @@
 import pytest
 import torch
 
-from gemma_encoder.attention import (
-    PACKED_ATTENTION,
-    AttentionNeeds,
-    PackedContext,
-    apply_policy,
-    packed_attention,
-    resolve_backend,
-)
+from gemma_encoder.attention import PACKED_ATTENTION, apply_policy, packed_attention
+from gemma_encoder.attention_backends import AttentionNeeds, PackedContext, resolve_backend
 from gemma_encoder.errors import AttentionError, ConfigError
 from gemma_encoder.packing import pack, repad, unpad
 from gemma_encoder.testing import FAMILIES, tiny_decoder
@@ -155,7 +149,7 @@ def test_resolver_on_cpu(changes, name, reason):
     ],
 )
 def test_resolver_on_a_modern_gpu_without_the_flash_attn_package(monkeypatch, changes, name):
-    monkeypatch.setattr("gemma_encoder.attention._flash_capable", lambda: True)
+    monkeypatch.setattr("gemma_encoder.attention_backends._flash_capable", lambda: True)
     monkeypatch.setattr("importlib.util.find_spec", lambda package: None)
     assert resolve_backend(needs(device="cuda", **changes)).name == name
 

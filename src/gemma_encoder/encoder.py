@@ -12,15 +12,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
 
-from .attention import (
-    PACKED_ATTENTION,
+from .attention import PACKED_ATTENTION, AttentionPolicy, WindowPolicy, apply_policy
+from .attention_backends import (
     AttentionNeeds,
-    AttentionPolicy,
     Backend,
     BackendName,
     PackedContext,
-    WindowPolicy,
-    apply_policy,
     check_backend_name,
     resolve_backend,
 )
