@@ -225,6 +225,7 @@ class Encoder(nn.Module):
         device: str | torch.device | None = None,
         layout: Layout = "packed",
         backend: BackendName | Literal["auto"] = "auto",
+        dropout: DropoutConfig | None = None,
     ) -> Encoder:
         """Load a folder written by `save_pretrained`, in eval mode.
 
@@ -234,6 +235,7 @@ class Encoder(nn.Module):
             device: Where to put it, the CPU if None.
             layout: `packed` or `padded`.
             backend: Attention back end to insist on, or `auto`.
+            dropout: Rates for further training, those saved if None.
 
         Raises:
             CheckpointError: The folder is no model, not whole, or of a newer format.
@@ -243,7 +245,8 @@ class Encoder(nn.Module):
 
         check_backend_name(backend)  # before seconds of loading
         parts = load_encoder_parts(folder, dtype)
-        encoder = cls(parts.backbone, parts.tokenizer, parts.config, layout=layout, backend=backend)
+        config = parts.config if dropout is None else replace(parts.config, dropout=dropout)
+        encoder = cls(parts.backbone, parts.tokenizer, config, layout=layout, backend=backend)
         parts.restore(encoder)
         return encoder.to(device).eval() if device is not None else encoder.eval()
 

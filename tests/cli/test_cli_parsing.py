@@ -104,6 +104,14 @@ def test_a_wrong_command_line_is_one_line_and_status_2(refused, arguments, messa
     assert message in refused(*arguments)
 
 
+def test_what_yaml_reads_as_no_string_is_to_be_quoted(refused, tmp_path):
+    file = tmp_path / "options.yaml"
+    file.write_text("labels: [yes, no]\n")
+    assert "--labels is 'True', expected str (in a YAML file: in quotes)" in refused(
+        "adapt", *BASE, "--config", str(file)
+    )
+
+
 def test_a_yaml_file_with_an_unknown_or_broken_line_is_refused(refused, tmp_path):
     file = tmp_path / "x.yaml"
     file.write_text("model: m\noutput: o\nmodle: x\n")

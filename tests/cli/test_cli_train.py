@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from gemma_encoder.cli.main import main
 from gemma_encoder.cli.options import TrainingOptions, TrainOptions
 from gemma_encoder.cli.train import training_arguments
+from gemma_encoder.dropout import DropoutConfig
 from gemma_encoder.encoder import Encoder
 from gemma_encoder.errors import ConfigError
 from gemma_encoder.training import EncoderTrainer, EncoderTrainingArguments, recipe_for
@@ -220,6 +221,28 @@ def test_what_an_adapted_folder_is_can_be_said_and_not_changed(
     file.write_text(f"attention: {other}\n")
     assert f"its attention is {made}" in refused(*command, "--config", file)
     assert run(*command, "--attention", made, "--dry_run")[0] == 0
+
+
+def test_an_adapted_folder_may_be_trained_with_other_dropout(run, refused, adapt, train_file, tmp_path):
+    folder = adapt("--labels", "bad,good", "--dropout", "0.2")
+    command = ["train", "--model", folder, "--train_file", train_file, "--epochs", 1, "--bf16", "false"]
+    assert run(*command, "--output", tmp_path / "same")[0] == 0
+    assert Encoder.from_pretrained(tmp_path / "same").config.dropout == DropoutConfig.uniform(0.2)
+    other = ["--dropout.attention", "0.1", "--dropout.head", "0.3"]
+    assert run(*command, "--output", tmp_path / "other", *other)[0] == 0
+    encoder = Encoder.from_pretrained(tmp_path / "other")
+    assert encoder.config.dropout == DropoutConfig(attention=0.1, head=0.3)
+    assert {layer.self_attn.attention_dropout for layer in encoder.stock_backbone.layers} == {0.1}
+    assert "dropout.head is 1.5" in refused(*command, "--output", tmp_path / "bad", "--dropout.head", "1.5")
+
+
+def test_a_lora_adapter_may_be_kept_by_itself(run, refused, command, tmp_path):
+    assert run(*command, "--tune", "lora", "--merge_adapter", "false")[0] == 0
+    folder = tmp_path / "out"
+    assert (folder / "adapter_model.safetensors").is_file() and not (folder / "model.safetensors").exists()
+    status, printed, _ = run("predict", "--model", folder, "--text", "a good film")
+    assert status == 0 and '"prediction"' in printed
+    assert "--merge_adapter does nothing here" in refused(*command, "--overwrite", "--merge_adapter", "false")
 
 
 @pytest.mark.parametrize(

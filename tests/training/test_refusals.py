@@ -17,6 +17,7 @@ from gemma_encoder.training.trainer import last_checkpoint
         ({"output_dir": None}, "output_dir is not set"),
         ({"tune": "some"}, "tune is 'some'.*full, lora, head"),
         ({"tune": "lora", "train_embeddings": True}, "does nothing with tune=lora"),
+        ({"merge_adapter": False}, "merge_adapter=False does nothing with tune=full"),
         ({"max_tokens": 0}, "max_tokens is 0"),
         ({"learning_rate": -1.0}, "learning rate is not above 0"),
         ({"num_train_epochs": 0}, "num_train_epochs is 0"),

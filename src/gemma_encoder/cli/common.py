@@ -17,6 +17,7 @@ from ..errors import CheckpointError, ConfigError
 if TYPE_CHECKING:
     import torch
 
+    from ..dropout import DropoutConfig
     from ..encoder import Encoder, EncoderConfig
     from ..losses import ProblemType
     from .options import EncoderOptions
@@ -89,7 +90,6 @@ def encoder_config(
     Raises:
         ConfigError: An option has a value that is not allowed.
     """
-    from ..dropout import DropoutConfig
     from ..encoder import EncoderConfig
     from ..heads import HeadConfig
     from ..pooling import PoolingConfig
@@ -97,18 +97,12 @@ def encoder_config(
     from ..training.recipes import recipe_for
 
     recipe = recipe_for(task)
-    if options.dropout is None:
-        dropout = recipe.dropout
-    elif isinstance(options.dropout, int | float):
-        dropout = DropoutConfig.uniform(options.dropout)
-    else:
-        dropout = DropoutConfig(**asdict(options.dropout))
     return EncoderConfig(
         attention=options.attention,
         window=options.window,
         pooling=PoolingConfig(**asdict(options.pooling)),
         head=HeadConfig(**asdict(options.head)),
-        dropout=dropout,
+        dropout=dropout_config(options) or recipe.dropout,
         text=TextConfig(
             template=options.template or template,
             max_length=recipe.max_length if options.max_length is None else options.max_length,
@@ -120,8 +114,23 @@ def encoder_config(
     )
 
 
-def load_encoder(model: str, dtype: str, device: str) -> Encoder:
-    """Load a trained folder for use.
+def dropout_config(options: EncoderOptions) -> DropoutConfig | None:
+    """The dropout rates that were asked for, None if none were.
+
+    Raises:
+        ConfigError: A rate is not allowed.
+    """
+    from ..dropout import DropoutConfig
+
+    if options.dropout is None:
+        return None
+    if isinstance(options.dropout, int | float):
+        return DropoutConfig.uniform(options.dropout)
+    return DropoutConfig(**asdict(options.dropout))
+
+
+def load_encoder(model: str, dtype: str, device: str, dropout: DropoutConfig | None = None) -> Encoder:
+    """Load a trained folder for use, or for more training with other `dropout`.
 
     Raises:
         CheckpointError: It isn't a folder of ours, or is not whole.
@@ -132,7 +141,9 @@ def load_encoder(model: str, dtype: str, device: str) -> Encoder:
 
     from ..encoder import Encoder
 
-    return Encoder.from_pretrained(model, dtype=getattr(torch, dtype), device=pick_device(device))
+    return Encoder.from_pretrained(
+        model, dtype=getattr(torch, dtype), device=pick_device(device), dropout=dropout
+    )
 
 
 def pick_device(device: str) -> torch.device:

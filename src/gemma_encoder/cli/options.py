@@ -80,7 +80,8 @@ class EncoderOptions:
         pooling: How token states become one vector.
         head: The MLP on the pooled vector.
         dropout: One rate for all places, or a rate each: --dropout.attention, --dropout.feed_forward,
-            --dropout.embedding, --dropout.head. The task's recipe if not given.
+            --dropout.embedding, --dropout.head. If not given, the task's recipe, or what an adapted folder
+            has.
         max_length: Most tokens of a text, special tokens included; longer ones are cut and counted. The
             task's recipe if not given.
         template: How a row is written out: {text} and, for pairs, {text_pair}; the task's own if not given.
@@ -214,6 +215,8 @@ class TrainingOptions:
         lora_alpha: Their scale is lora_alpha / lora_r.
         lora_dropout: Dropout in front of them.
         lora_target_modules: Which linear layers get one: all-linear, or names separated by commas.
+        merge_adapter: Fold the LoRA adapter into the saved weights. --merge_adapter false saves it by itself,
+            a few MB, for use with this package and the same decoder.
         warmup_steps: Steps of warm-up, as a share of all steps if below 1.
         weight_decay: Weight decay of matrices; vectors have none.
         bf16: Compute in bfloat16 (weights stay float32); by default where the machine does so natively.
@@ -236,6 +239,7 @@ class TrainingOptions:
     lora_alpha: int = 32
     lora_dropout: float = 0.0
     lora_target_modules: str = "all-linear"
+    merge_adapter: bool = True
     warmup_steps: float = 0.1
     weight_decay: float = 0.01
     bf16: bool | None = None
@@ -262,7 +266,8 @@ class EvaluateOptions:
         label_separator: In --file, what stands between the labels of a row (multi-label).
         metrics: Instead of the task's own (--metrics accuracy,f1_macro).
         skip_bad_rows: Leave out and count rows that can't be read, instead of stopping at the first.
-        json_out: Where to write the result; evaluation-NAME.json in the model's folder if not given.
+        json_out: Where to write the result; if not given, evaluation-NAME.json in the model's folder, NAME
+            being the task or the file without its ending, which replaces one of that name.
         overwrite: Replace a --json_out that exists.
         dry_run: Read and tokenise the rows, print what would happen, write nothing.
     """

@@ -196,7 +196,8 @@ def _explain(message: str, kinds: Sequence[type]) -> str:
     expected = re.findall(r"Expected an? (?:<class '(\w+)'>|typing\.Literal\[(.*?)\])", message)
     if key and value and expected:
         wanted = " or ".join(name or f"one of {choices}" for name, choices in expected if name != "NoneType")
-        return f"--{key[1]} is {value[1]!r}, expected {wanted}."
+        quotes = " (in a YAML file: in quotes)" if wanted == "str" else ""
+        return f"--{key[1]} is {value[1]!r}, expected {wanted}{quotes}."
     if required := re.search(r"the following arguments are required: (.*)", message):
         return f"Required, but not given: {', '.join('--' + name for name in required[1].split(', '))}."
     if broken := re.search(r"Problems parsing config: *(.*)", message, re.DOTALL):

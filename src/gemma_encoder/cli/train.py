@@ -12,6 +12,7 @@ from ..errors import ConfigError
 from .common import (
     check_writable,
     counted,
+    dropout_config,
     encoder_config,
     is_encoder_folder,
     load_encoder,
@@ -122,7 +123,7 @@ def _refuse_what_does_nothing(options: TrainOptions, training: TrainingOptions) 
     if options.validation_file:
         refuse_changed(options, ("validation_fraction",), "--validation_file says what to judge by")
     if training.tune != "lora":
-        lora = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
+        lora = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "merge_adapter")
         refuse_changed(training, lora, f"it is for --tune lora, this is --tune {training.tune}")
 
 
@@ -149,14 +150,12 @@ def _load_folder(options: TrainOptions, encoder_options: EncoderOptions) -> Enco
     """The encoder, if --model is one already."""
     if not is_encoder_folder(options.model):
         return None
-    encoder = load_encoder(options.model, "float32", "cpu")  # the Trainer moves it
+    dropout = dropout_config(encoder_options)
+    encoder = load_encoder(options.model, "float32", "cpu", dropout)  # the Trainer moves it
     made = asdict(encoder.config)
     made |= made["text"]
-    for name in sorted(encoder_options.given):
-        wanted = asdict(encoder_options)[name]
-        if name == "dropout" and isinstance(wanted, float):
-            wanted = dict.fromkeys(made["dropout"], wanted)
-        if wanted != made[name]:
+    for name in sorted(encoder_options.given - {"dropout"}):
+        if asdict(encoder_options)[name] != made[name]:
             raise ConfigError(
                 f"{options.model} is an encoder already: its {name} is {made[name]} and can't be changed",
                 fix="leave it out, or train from the decoder",

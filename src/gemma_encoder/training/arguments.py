@@ -41,6 +41,12 @@ class EncoderTrainingArguments(TrainingArguments):
     is learnt. `max_tokens` only decides how a batch is cut into forward passes: the gradient is that of the
     whole batch whatever it is, to float tolerance, except that dropout draws other masks.
 
+    The command line fills in `training.recipes` instead (another learning rate for the head, and dropout);
+    from Python give those yourself.
+
+    With `load_best_model_at_end` the checkpoint is chosen by the validation rows, and the score of the chosen
+    one is a little too good for rows nobody has seen. Keep a split apart to report.
+
     Attributes:
         bf16: Autocast to bfloat16 over float32 weights; on where the machine has it in hardware.
         max_tokens: Most tokens in one forward pass while training.
@@ -54,6 +60,8 @@ class EncoderTrainingArguments(TrainingArguments):
         lora_alpha: Their scale is `lora_alpha / lora_r`.
         lora_dropout: Dropout in front of them.
         lora_target_modules: Which linear layers get one: `all-linear`, or names separated by commas.
+        merge_adapter: Fold the LoRA adapter into the saved weights. False saves it by itself, a few MB beside
+            a decoder that is loaded from where it came from; only this package opens such a folder.
         early_stopping_patience: Stop after this many evaluations without a better main metric; never if None.
         keep_checkpoints: Keep the checkpoints of a finished run. One is up to three times the float32 size of
             what trains (weights and Adam's two moments); frozen tensors are not in it.
@@ -93,6 +101,7 @@ class EncoderTrainingArguments(TrainingArguments):
     lora_alpha: int = 32
     lora_dropout: float = 0.0
     lora_target_modules: str = "all-linear"
+    merge_adapter: bool = True
     early_stopping_patience: int | None = None
     keep_checkpoints: bool = False
     save_minutes: float = 10.0
@@ -125,6 +134,11 @@ class EncoderTrainingArguments(TrainingArguments):
         if self.train_embeddings and self.tune != "full":
             raise ConfigError(
                 f"train_embeddings does nothing with tune={self.tune}", fix="leave it out, or use tune=full"
+            )
+        if not self.merge_adapter and self.tune != "lora":
+            raise ConfigError(
+                f"merge_adapter=False does nothing with tune={self.tune}",
+                fix="leave it out, or use tune=lora",
             )
         if self.weight_decay < 0:
             raise ConfigError(f"weight_decay is {self.weight_decay}", fix="use 0, or a number above it")

@@ -7,7 +7,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import resource
 import sys
 from dataclasses import MISSING, Field, fields
 from datetime import datetime, timezone
@@ -52,11 +51,20 @@ def hardware() -> dict[str, Any]:
 
 def peak_memory() -> dict[str, int]:
     """Largest memory of this process so far, and of the GPU, in bytes."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak = {"host_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    peak = {"host_bytes": _peak_of_process()}
     if torch.cuda.is_available():
         peak["gpu_bytes"] = torch.cuda.max_memory_allocated()
     return peak
+
+
+def _peak_of_process() -> int:
+    if sys.platform == "win32":  # which has no module `resource`
+        import psutil
+
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def resolved_arguments(args: EncoderTrainingArguments) -> dict[str, Any]:

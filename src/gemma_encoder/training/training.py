@@ -130,7 +130,7 @@ def train(
         encoder.eval()
         metrics = {name: scores[f"eval_{name}"] for name in task.metrics}
         if trainer.is_world_process_zero():
-            encoder.save_pretrained(output_dir)
+            encoder.save_pretrained(output_dir, merge_adapter=args.merge_adapter)
         run["status"] = "finished"
     except BaseException as error:
         run["status"] = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
