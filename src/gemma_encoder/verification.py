@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}
 """Largest difference of packed and padded states, relative to their norm, by the type of the weights."""
 LOW_PRECISION_TOLERANCE = 0.2
-"""The same for bfloat16 and float16, whose rounding grows with the number of layers."""
+"""The same for bfloat16 and float16, whose rounding grows with the number of layers. Measured in bfloat16:
+2 % with Gemma 3 270M, 1 % (causal) and 4 % (bidirectional) with SmolLM2 135M."""
 
 _PROBE_LENGTHS = (24, 13)
 _OFFSET_LIMIT = 8  # OPT's table of positions has two rows more than positions
