@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from dataclasses import asdict, fields
+from typing import get_args, get_origin, get_type_hints
 
 import pytest
 
@@ -54,8 +55,50 @@ def test_lists_by_commas_brackets_or_repetition(spelling):
     assert adapt_options(*spelling)[0].labels == ["a", "b"]
 
 
+# What YAML would take for nothing, for numbers, truths, lists or mappings, or couldn't read.
+NOT_YAML = [
+    "#",
+    "# x",
+    "null",
+    "~",
+    "1",
+    "yes",
+    ":",
+    "k: v",
+    "[a]",
+    "{text}",
+    "|",
+    ",",
+    " ",
+    '"x"',
+    "\x7f",
+]
+NOT_YAML += ["\U0001f600", "\ufeff", "\u2028", "\t", "é", "a\nb"]
+
+
+@pytest.mark.parametrize("text", NOT_YAML)
+def test_texts_are_taken_to_the_letter(text, tmp_path, run):
+    arguments = ["--model", "m", "--label_separator", text, "--label_column", text, f"--json_out={text}"]
+    options, compute = parse("gemma-encoder evaluate", "", OPTIONS["evaluate"], arguments)
+    assert (options.label_separator, options.label_column, options.json_out) == (text, text, text)
+    status, printed, _ = run("evaluate", *arguments, "--print_config")
+    assert status == 0
+    file = tmp_path / "options.yaml"
+    file.write_text(printed, encoding="utf-8")
+    again = parse("gemma-encoder evaluate", "", OPTIONS["evaluate"], ["--config", str(file)])
+    assert again == (options, compute)
+    file.write_text(json.dumps({"model": "m", "label_separator": text}, ensure_ascii=text != "\U0001f600"))
+    options, _ = parse("gemma-encoder evaluate", "", OPTIONS["evaluate"], ["--config", str(file)])
+    assert options.label_separator == text
+
+
+@pytest.mark.parametrize("labels", [["yes", "no"], ["1", "2"], ["null", "#"], ["\U0001f600", "1e5"]])
+def test_list_items_are_taken_to_the_letter(labels):
+    assert adapt_options("--labels", ",".join(labels))[0].labels == labels
+
+
 def test_free_texts_are_taken_to_the_letter():
-    texts = ["a, b", "[1] x", "- x", "null", 'say "no"', "--text", "k: v", "1"]
+    texts = ["a, b", "[1] x", "- x", "null", 'say "no"', "--text", "k: v", "1", "1e5", "#x", "\U0001f600"]
     words = [word for text in texts for word in ("--text", text)]
     options, _ = parse("gemma-encoder predict", "", OPTIONS["predict"], ["--model", "m", *words])
     assert options.text == texts
@@ -85,6 +128,47 @@ def test_yaml_file_with_overrides_and_print_config_round_trip(tmp_path, run):
     assert parse("gemma-encoder adapt", "", OPTIONS["adapt"], ["--config", str(file)]) == (options, encoder)
 
 
+@pytest.mark.parametrize("written", [["--labels", "c,d"], ["--labels=c", "--labels=d"]])
+@pytest.mark.parametrize("file_says", ["[a, b]", "[a]", "a, b"])
+def test_a_list_on_the_command_line_replaces_that_of_the_file(tmp_path, written, file_says):
+    file = tmp_path / "adapt.yaml"
+    file.write_text(f"model: m\noutput: o\nlabels: {file_says}\n")
+    config = ["--config", str(file)]
+    from_file = [item.strip() for item in file_says.strip("[]").split(",")]
+
+    def labels(*arguments):
+        return parse("gemma-encoder adapt", "", OPTIONS["adapt"], arguments)[0].labels
+
+    assert labels(*config) == from_file
+    assert labels(*config, *written) == ["c", "d"]
+    assert labels(*written, *config) == from_file  # what stands behind wins
+    assert labels("--labels", "x", *config, *written) == ["c", "d"]
+
+
+def test_every_list_option_replaces_that_of_the_file(tmp_path):
+    lists = {
+        (verb, name)
+        for verb, kinds in OPTIONS.items()
+        for kind in kinds
+        for name, hint in get_type_hints(kind).items()
+        if list in (get_origin(part) for part in (hint, *get_args(hint)))
+    }
+    assert {("train", "metrics"), ("predict", "keep"), ("predict", "text")} < lists
+    for verb, name in lists:
+        file = tmp_path / "options.yaml"
+        file.write_text(f"model: m\n{name}: [from, file]\n" + "output: o\n" * (verb in ("adapt", "train")))
+        arguments = ["--config", str(file), f"--{name}", "one", f"--{name}", "two"]
+        assert getattr(parse("p", "", OPTIONS[verb], arguments)[0], name) == ["one", "two"]
+
+
+def test_yaml_files_take_the_names_that_the_command_line_takes(tmp_path):
+    file = tmp_path / "train.yaml"
+    file.write_text("model: m\noutput: o\nepochs: 3\nbatch-size: 4\nmax-length: 9\n")
+    _, training, encoder = parse("p", "", OPTIONS["train"], ["--config", str(file), "--batch-size", "5"])
+    assert (training.num_train_epochs, training.per_device_train_batch_size) == (3, 5)
+    assert encoder.max_length == 9
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -98,6 +182,7 @@ def test_yaml_file_with_overrides_and_print_config_round_trip(tmp_path, run):
         (["adapt", *BASE, "--config", "no.yaml"], "--config: there is no file"),
         (["adapt", "--model"], "expected one argument"),
         (["adapt", *BASE, "--labels"], "--labels needs a value"),
+        (["predict", "--model", "m", "--keep", "--overwrite"], "--keep needs a value"),
     ],
 )
 def test_a_wrong_command_line_is_one_line_and_status_2(refused, arguments, message):
@@ -107,9 +192,12 @@ def test_a_wrong_command_line_is_one_line_and_status_2(refused, arguments, messa
 def test_what_yaml_reads_as_no_string_is_to_be_quoted(refused, tmp_path):
     file = tmp_path / "options.yaml"
     file.write_text("labels: [yes, no]\n")
-    assert "--labels is 'True', expected str (in a YAML file: in quotes)" in refused(
-        "adapt", *BASE, "--config", str(file)
-    )
+    expected = "expected text (in a YAML file: in quotes)"
+    assert f"--labels is True, {expected}" in refused("adapt", *BASE, "--config", file)
+    file.write_text("template: 1\n")
+    assert f"--template is 1, {expected}" in refused("adapt", *BASE, "--config", file)
+    file.write_text("labels: {a: b}\n")
+    assert "--labels is {'a': 'b'}, expected a list" in refused("adapt", *BASE, "--config", file)
 
 
 def test_a_yaml_file_with_an_unknown_or_broken_line_is_refused(refused, tmp_path):
@@ -118,6 +206,10 @@ def test_a_yaml_file_with_an_unknown_or_broken_line_is_refused(refused, tmp_path
     assert "modle" in refused("adapt", "--config", file)
     file.write_text("model: [m\n")
     assert "no readable YAML" in refused("adapt", "--config", file)
+    file.write_text("model\n")
+    assert "has no `option: value` lines" in refused("adapt", "--config", file)
+    file.write_bytes(b"model: \xff\n")
+    assert "not UTF-8" in refused("adapt", "--config", file)
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["--version"], *([verb, "--help"] for verb in VERBS)])
