@@ -281,6 +281,27 @@ def test_rows_before_a_bad_one_are_written_and_skipping_goes_on(run, encoder_fol
     assert [record["row"] for record in read_jsonl(out)] == [1, 2, 3, 4, 6]
 
 
+@pytest.mark.parametrize("output", ["out.jsonl", "out.csv", "-"])
+@pytest.mark.parametrize("content", ['{"text": ["a"]}\n{"text": {}}\n', "{broken\n[]\n"])
+@pytest.mark.parametrize("dry_run", [[], ["--dry_run"]])
+def test_nothing_but_bad_rows_is_an_error_that_counts_them_and_touches_no_output(
+    refused, encoder_folder, tmp_path, monkeypatch, output, content, dry_run
+):
+    path, out = tmp_path / "in.jsonl", output if output == "-" else tmp_path / output
+    path.write_text(content)
+    command = ["predict", "--model", encoder_folder, "--output", out, "--skip_bad_rows", *dry_run]
+    line = refused(*command, "--input", path)
+    assert "2 bad rows" in line and "line 1" in line and path.name in line
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content.encode())))
+    line = refused(*command, "--input", "-", "--input_format", "jsonl")
+    assert "2 bad rows" in line and "standard input, line 1" in line
+    if output != "-":
+        assert not out.exists()
+        out.write_text("precious\n")
+        refused(*command, "--input", path, "--overwrite")
+        assert out.read_text() == "precious\n"
+
+
 def test_columns_to_keep_must_be_there_and_not_ours(refused, encoder_folder, tmp_path):
     path = write_csv(tmp_path / "in.csv", [{"text": "a", "prediction": "x"}])
     command = ["predict", "--model", encoder_folder, "--input", path, "--output", tmp_path / "out.csv"]

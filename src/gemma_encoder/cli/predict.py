@@ -29,7 +29,7 @@ def run(options: PredictOptions, compute: ComputeOptions) -> None:
     from ..tasks.tables import ReadReport
 
     report = ReadReport(skip_bad_rows=options.skip_bad_rows)
-    rows = _rows(options, encoder, report)
+    rows = _started(_rows(options, encoder, report), options, report)
     if options.dry_run:
         _print_plan(options, compute, encoder, rows, report)
     elif options.text and options.output == "-" and options.output_format is None and sys.stdout.isatty():
@@ -88,6 +88,18 @@ def _rows(options: PredictOptions, encoder: Encoder, report: ReadReport) -> Iter
     return iter_rows(source, *columns, format=format, report=report)
 
 
+def _started(rows: Iterator[Row], options: PredictOptions, report: ReadReport) -> Iterator[Row]:
+    """The same rows, the first one read: an input without one is an error before the output is touched."""
+    for first in rows:
+        return chain([first], rows)
+    raise DataError(
+        f"no row can be scored: {counted(report.skipped, 'bad row')} skipped, "
+        f"the first: {report.first_errors[0]}",
+        where="standard input" if options.input == "-" else options.input,
+        fix="check the columns and the format of the input",
+    )
+
+
 def _text(row: Row) -> Text:
     return row.text if row.text_pair is None else (row.text, row.text_pair)
 
@@ -102,7 +114,6 @@ def _write(
     from ..scoring import score
     from .predictions import open_predictions
 
-    rows = chain([next(rows)], rows)  # an input that can't be read is an error before the output is touched
     with open_predictions(options, encoder.config) as predictions:
         rows, behind = _after_written(options, predictions, rows)
         # Rows on their way through the model: `score` draws a buffer of them, then gives their scores.
