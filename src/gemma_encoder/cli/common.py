@@ -184,12 +184,48 @@ def refuse_existing(path: str | Path, overwrite: bool, option: str = "--output")
 
 
 def check_writable(path: str | Path, option: str = "--output") -> None:
-    """Raise CheckpointError now, and not after an hour of work, if nothing can be written at `path`."""
-    parent = Path(path).absolute().parent
-    while not parent.exists():
-        parent = parent.parent
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise CheckpointError("No permission to write there", where=str(path), fix=f"choose another {option}")
+    """Raise CheckpointError now, and not after an hour of work, if no folder can be made or filled there."""
+    path = Path(path).absolute()
+    if path.exists() and not path.is_dir():
+        raise _unwritable("There is a file where a folder is to be", path, option)
+    _check_parents(path, option)
+    if path.exists() and not os.access(path, os.W_OK):
+        raise _unwritable("No permission to write there", path, option)
+
+
+def check_file_writable(path: str | Path, option: str = "--output", *, replaced: bool = False) -> None:
+    """Raise CheckpointError now, and not after an hour of work, if no file can be written at `path`.
+
+    Args:
+        path: The file.
+        option: Which option names it.
+        replaced: It is written beside its place and moved there, so that its folder must be writable too.
+    """
+    path = Path(path).absolute()
+    if path.is_dir():
+        raise _unwritable("There is a folder where a file is to be", path, option)
+    if path.exists() and not os.access(path, os.W_OK):
+        raise _unwritable("No permission to write there", path, option)
+    if replaced or not path.exists():
+        _check_parents(path, option)
+
+
+def _check_parents(path: Path, option: str) -> None:
+    """Raise CheckpointError if `path` is a link to nothing, or the folders above can't be made or filled."""
+    above = path
+    while not os.path.lexists(above):
+        above = above.parent
+    if not above.exists():
+        raise _unwritable(f"{above} is a link to something that isn't there", path, option)
+    folder = path.parent if above == path else above
+    if not folder.is_dir():
+        raise _unwritable(f"{folder} is a file, not a folder", path, option)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise _unwritable(f"No permission to write in {folder}", path, option)
+
+
+def _unwritable(what: str, path: Path, option: str) -> CheckpointError:
+    return CheckpointError(what, where=str(path), fix=f"choose another {option}")
 
 
 def write_json(path: str | Path, data: Any) -> None:

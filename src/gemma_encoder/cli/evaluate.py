@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
 from .common import (
-    check_writable,
+    check_file_writable,
     counted,
     load_encoder,
     note,
@@ -35,17 +35,18 @@ def run(options: EvaluateOptions, compute: ComputeOptions) -> None:
         refuse_changed(options, of_files, "it is for --file, not for --task")
     else:
         refuse_changed(options, ("split", "data_dir", "data_source"), "it is for --task, not for --file")
-    if options.json_out:
-        refuse_existing(options.json_out, options.overwrite, "--json_out")
     encoder = load_encoder(options.model, compute.dtype, compute.device)
     from ..evaluation.evaluate import evaluate, label_order, texts
     from ..evaluation.metrics import check_metrics
 
     task = _task(options, encoder)
+    output = Path(options.json_out or Path(options.model) / f"evaluation-{task.name}.json")
+    check_file_writable(output, "--json_out", replaced=True)
+    if options.json_out:
+        refuse_existing(output, options.overwrite, "--json_out")
     label_order(encoder, task)
     check_metrics(options.metrics or task.metrics, task.problem_type, len(task.labels))
     split = _split(options, task)
-    output = Path(options.json_out or Path(options.model) / f"evaluation-{task.name}.json")
     if options.dry_run:
         facts = {
             "model": options.model,
@@ -60,7 +61,6 @@ def run(options: EvaluateOptions, compute: ComputeOptions) -> None:
         }
         print_facts("Would evaluate (dry run, nothing written):", facts)
         return
-    check_writable(output, "--json_out")
     result = evaluate(encoder, split, task, max_tokens=compute.max_tokens, metrics=options.metrics)
     _print(result, encoder, options.model)
     write_json(output, {"model": options.model, **result.to_dict()})

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, DataError
-from .common import check_writable, counted, load_encoder, note, print_facts, print_table
+from .common import check_file_writable, counted, load_encoder, note, print_facts, print_table
 from .options import ComputeOptions, PredictOptions
 from .plan import text_plan
 
@@ -56,7 +56,7 @@ def _check(options: PredictOptions) -> None:
     if options.buffer_rows < 1:
         raise ConfigError(f"buffer_rows is {options.buffer_rows}", fix="give a number of rows of at least 1")
     if options.output != "-":
-        check_writable(options.output)
+        check_file_writable(options.output)
         if options.input and _same_file(options.input, options.output):
             fix = "choose another --output"
             raise ConfigError("The output is the input", where=options.output, fix=fix)
