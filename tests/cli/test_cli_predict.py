@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -318,6 +319,55 @@ def test_dry_run_says_the_plan_and_writes_nothing(run, encoder_folder, lines, tm
     encoder = Encoder.from_pretrained(encoder_folder)
     lengths = [len(ids) for ids in encoder.tokenize(TEXTS).input_ids]
     assert f"longest {max(lengths)}" in printed and str(sum(lengths)) in printed and "bad, good" in printed
+
+
+def test_dry_run_of_a_resumed_run_counts_what_is_left(run, encoder_folder, lines, tmp_path):
+    out = tmp_path / "out.csv"
+    command = ["predict", "--model", encoder_folder, "--input", lines, "--output", out, "--buffer_rows", 1]
+    assert run(*command)[0] == 0
+    before = b"".join(out.read_bytes().splitlines(keepends=True)[:4])
+    out.write_bytes(before)
+    status, printed, _ = run(*command, "--resume", "--dry_run")
+    # The last row written is scored again, to see that the model is the same.
+    assert status == 0 and re.search(r"rows +3\n", printed) and out.read_bytes() == before
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+@pytest.mark.parametrize(
+    ("there", "options"),
+    [
+        ("as it was\n", []),
+        ("as it was\n", ["--resume"]),
+        ('{"row": 7}\n', ["--resume"]),
+        ("row\n7\n", ["--resume"]),
+        ("whole", ["--resume"]),
+        ("whole", ["--resume", "--keep", "id,more"]),
+        ("", ["--keep", "idd"]),
+        ("", ["--keep", "prediction"]),
+        ("", ["--keep", "all"]),
+        ("", ["--keep", "id,late"]),
+        ("", ["--output_format", "jsonl", "--keep", "late"]),
+    ],
+)
+def test_dry_run_refuses_what_the_run_would_refuse(run, encoder_folder, tmp_path, suffix, there, options):
+    path, out = tmp_path / "in.jsonl", tmp_path / f"out.{suffix}"
+    rows = [{"text": "a", "id": 1, "more": 2, "prediction": 3}, {"text": "b", "id": 2, "more": 2, "late": 3}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = ["predict", "--model", encoder_folder, "--input", path, "--output", out]
+    if there == "whole":
+        assert run(*command, "--keep", "id")[0] == 0
+    else:
+        out.write_text(there)
+    before = out.read_bytes()
+    planned, _, said = run(*command, *options, "--dry_run")
+    assert out.read_bytes() == before
+    done, _, error = run(*command, *options)
+    assert (planned, said.splitlines()[-1]) == (done, error.splitlines()[-1]) and planned == 2
+
+
+def test_dry_run_refuses_an_output_whose_format_is_unknown(refused, encoder_folder, tmp_path):
+    command = ["predict", "--model", encoder_folder, "--text", "a", "--output", tmp_path / "out.txt"]
+    assert "format of the output" in refused(*command, "--dry_run")
 
 
 @pytest.mark.parametrize(
