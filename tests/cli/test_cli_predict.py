@@ -422,6 +422,59 @@ def test_a_full_disk_leaves_whole_records_and_a_line(refused, encoder_folder, li
     assert [record["row"] for record in read_jsonl(out)] == [1, 2, 3, 4, 5]
 
 
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+@pytest.mark.parametrize("locale", [{"PYTHONIOENCODING": "ascii"}, ASCII])
+def test_piped_output_is_utf8_whatever_the_locale(encoder_folder, adapt, tmp_path, locale):
+    labels = ["schön", "\U0001f600"]
+    model, path = adapt("--labels", ",".join(labels)), tmp_path / "in.csv"
+    path.write_text("text,é\nein schöner Film,\U0001f600\n", encoding="utf-8")
+    predict = ["predict", "--model", str(model), "--input", str(path)]
+    commands = [[*predict, "--keep", "all"], [*predict, "--dry_run"], ["inspect", "--model", str(model)]]
+    code = "import json, sys; from gemma_encoder.cli.main import main\n"
+    code += "sys.exit(max(main(command) for command in json.loads(sys.argv[1])))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(commands)], env={**os.environ, **locale}, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr
+    record, others = done.stdout.decode().split("\n", 1)
+    record = json.loads(record)
+    assert (record["é"], list(record["probabilities"])) == ("\U0001f600", labels)
+    assert others.count(", ".join(labels)) == 2
+
+
+def test_words_are_utf8_whatever_the_locale(run, encoder_folder):
+    word = "schön".encode().decode("ascii", "surrogateescape")  # as Python reads it in the locale C
+    outputs = [run("predict", "--model", encoder_folder, "--text", text)[1] for text in ("schön", word)]
+    assert outputs[0] == outputs[1]
+
+
+def test_a_terminal_gets_escapes_for_what_it_cannot_show(encoder_folder, monkeypatch):
+    class Terminal(io.TextIOWrapper):
+        def isatty(self):
+            return True
+
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", Terminal(shown, encoding="ascii"))
+    assert main(["predict", "--model", str(encoder_folder), "--text", "schön"]) == 0
+    assert b"sch\\xf6n" in shown.getvalue()
+
+
+def test_words_that_are_not_utf8_are_refused(refused, encoder_folder):
+    assert "--text is not UTF-8" in refused("predict", "--model", encoder_folder, "--text", "a\udcff")
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+def test_half_a_surrogate_pair_in_a_kept_column_is_escaped(run, encoder_folder, tmp_path, suffix):
+    path, out = tmp_path / "in.jsonl", tmp_path / f"out.{suffix}"
+    path.write_text(json.dumps({"text": "a", "id": "x\ud83d"}) + "\n")
+    command = ["predict", "--model", encoder_folder, "--input", path, "--keep", "id"]
+    assert run(*command, "--output", out)[0] == 0
+    assert "x\\ud83d" in out.read_text(encoding="utf-8")
+    assert run(*command, "--output_format", suffix)[1] == out.read_text(encoding="utf-8")
+
+
 SLOW = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit it ignored

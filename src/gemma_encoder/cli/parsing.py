@@ -99,6 +99,7 @@ def normalise(argv: Sequence[str], kinds: Sequence[type]) -> list[str]:
             if following is None or (following.startswith("--") and name not in FREE_TEXT):
                 raise argparse.ArgumentError(None, f"--{name} needs a value.")
             value = following
+        value = _utf8(name, value)
         if name not in lists:
             spelled.append((name, lists.setdefault(name, [])))
         lists[name] += _listed(name, value)
@@ -237,6 +238,14 @@ def _reader(hint: Any) -> Any:
     if _is_list(hint):
         return _read_texts
     return _read_text if hint in (str, str | None) else hint
+
+
+def _utf8(name: str, value: str) -> str:
+    """A word of the command line, whose bytes Python reads by the locale, read as UTF-8."""
+    try:
+        return value.encode(errors="surrogateescape").decode()
+    except UnicodeError as error:
+        raise argparse.ArgumentError(None, f"--{name} is not UTF-8: {error}.") from error
 
 
 def _read_text(value: Any) -> str:

@@ -172,7 +172,8 @@ class Predictions:
         if self._file is None:
             self._file = self._open()
         text = self._buffer.getvalue()
-        self._file.write(text.encode() if self.name != "-" else text)
+        # A kept column may hold half of a surrogate pair; its escape is JSON too.
+        self._file.write(text.encode(errors="backslashreplace") if self.name != "-" else text)
         self._file.flush()
         self.flushed = self.written
         self._buffer = io.StringIO(newline="")
