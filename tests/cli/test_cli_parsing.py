@@ -112,8 +112,30 @@ def test_flags_need_no_value_and_dashes_are_underscores():
 
 
 def test_dropout_is_one_rate_or_a_rate_each():
-    assert adapt_options("--dropout", "0.2")[1].dropout == 0.2
+    assert adapt_options()[1].dropout is None
+    assert adapt_options("--dropout", "0.2")[1].dropout == DropoutOptions(0.2, 0.2, 0.2, 0.2)
+    assert adapt_options("--dropout=0")[1].dropout == DropoutOptions()
     assert adapt_options("--dropout.head", "0.3")[1].dropout == DropoutOptions(head=0.3)
+    assert adapt_options("--dropout", "0.1")[1].given == {"dropout"}
+
+
+@pytest.mark.parametrize(
+    ("file_says", "arguments", "rates"),
+    [
+        ("0.1", [], (0.1, 0.1, 0.1, 0.1)),
+        ("0.1", ["--dropout.head", "0.2"], (0.1, 0.1, 0.1, 0.2)),
+        ("1e-1", ["--dropout.head", "0.2"], (0.1, 0.1, 0.1, 0.2)),
+        ("{head: 0.3}", ["--dropout.embedding", "0.2"], (0.0, 0.0, 0.2, 0.3)),
+        ("{head: 0.3}", ["--dropout", "0.2"], (0.2, 0.2, 0.2, 0.2)),
+        ("null", ["--dropout", "0.2", "--dropout.head", "0"], (0.2, 0.2, 0.2, 0.0)),
+        ("0.1", ["--dropout", "null"], None),
+    ],
+)
+def test_a_rate_for_one_place_leaves_the_others_as_they_are(tmp_path, file_says, arguments, rates):
+    file = tmp_path / "adapt.yaml"
+    file.write_text(f"dropout: {file_says}\n")
+    dropout = adapt_options("--config", str(file), *arguments)[1].dropout
+    assert dropout == (None if rates is None else DropoutOptions(*rates))
 
 
 def test_yaml_file_with_overrides_and_print_config_round_trip(tmp_path, run):
@@ -179,6 +201,7 @@ def test_yaml_files_take_the_names_that_the_command_line_takes(tmp_path):
         (["adapt", *BASE, "--pooling.kind", "x"], "--pooling.kind is 'x', expected one of 'mean', 'first_k'"),
         (["adapt", *BASE, "--max_length", "x"], "--max_length is 'x', expected int"),
         (["adapt", *BASE, "--dropout", "x"], "--dropout is 'x', expected float"),
+        (["adapt", *BASE, "--dropout"], "--dropout is '', expected float"),
         (["adapt", *BASE, "--config", "no.yaml"], "--config: there is no file"),
         (["adapt", "--model"], "expected one argument"),
         (["adapt", *BASE, "--labels"], "--labels needs a value"),

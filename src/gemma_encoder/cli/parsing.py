@@ -89,6 +89,11 @@ def normalise(argv: Sequence[str], kinds: Sequence[type]) -> list[str]:
             continue
         name, equals, value = word[2:].partition("=")
         name = _full_name(name, hints)
+        if _fields_of_one_number(hints.get(name)):
+            value = value if equals else next(words, "")
+            each = _a_number_each(hints[name], value)
+            spelled += [f"--{name}.{part}={value}" for part in each] if each else [f"--{name}={value}"]
+            continue
         if not _is_list(hints.get(name)):
             spelled.append(f"--{name}{equals}{value}")
             if name == "config":
@@ -273,8 +278,27 @@ def _plain_names(content: dict[Any, Any], hints: dict[str, Any]) -> dict[str, An
     plain = {}
     for key, value in content.items():
         name = _full_name(str(key), hints)
-        plain[name] = _listed(name, value) if isinstance(value, str) and _is_list(hints.get(name)) else value
+        hint = hints.get(name)
+        plain[name] = _listed(name, value) if isinstance(value, str) and _is_list(hint) else value
+        plain[name] = _a_number_each(hint, value) or plain[name]
     return plain
+
+
+def _fields_of_one_number(hint: Any) -> list[str]:
+    """For an option that is one number, or a number each for several fields: the fields."""
+    parts = get_args(hint)
+    if float not in parts:
+        return []
+    return [field.name for part in parts if is_dataclass(part) for field in fields(part)]
+
+
+def _a_number_each(hint: Any, value: Any) -> dict[str, float]:
+    """One number as a number each, so that a later `--dropout.head` leaves the others as they are."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return {}
+    return {} if isinstance(value, bool) else dict.fromkeys(_fields_of_one_number(hint), number)
 
 
 def _json(content: Any) -> str:
