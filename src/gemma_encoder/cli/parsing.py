@@ -203,6 +203,8 @@ def _field_help(kind: type, prefix: str = "") -> dict[str, str]:
 
 def _explain(message: str, kinds: Sequence[type]) -> str:
     """jsonargparse's message in a user's words."""
+    if stray := re.search(r"unrecognized arguments: ([^\s-]\S*)", message):
+        return f"{stray[1]!r} belongs to no option: write --OPTION VALUE, and quote a value that has spaces."
     if unknown := re.search(r"unrecognized arguments: -*([\w.+-]+)", message):
         near = difflib.get_close_matches(
             unknown[1], [name for kind in kinds for name in _field_help(kind)], n=1
