@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from dataclasses import asdict, fields, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
@@ -61,7 +60,7 @@ def run(options: TrainOptions, training: TrainingOptions, encoder_options: Encod
     try:
         result = train(encoder, data, args, resume=options.resume, overwrite=options.overwrite)
     except KeyboardInterrupt:
-        note(f"the checkpoints so far are in {_checkpoints(options)}; go on with --resume")
+        note(_how_to_go_on(options))
         raise
     _print_result(options, encoder, data, result)
 
@@ -127,11 +126,6 @@ def _refuse_what_does_nothing(options: TrainOptions, training: TrainingOptions) 
         refuse_changed(training, lora, f"it is for --tune lora, this is --tune {training.tune}")
 
 
-def _checkpoints(options: TrainOptions) -> Path:
-    output = Path(options.output).absolute()
-    return output.with_name(output.name + ".checkpoints")
-
-
 def _check_output(options: TrainOptions) -> None:
     check_writable(options.output)
     if options.resume and options.overwrite:
@@ -139,11 +133,22 @@ def _check_output(options: TrainOptions) -> None:
     if options.resume:
         return
     refuse_existing(options.output, options.overwrite)
-    if _checkpoints(options).exists() and not options.overwrite:
+    from ..training.checkpoint_folder import checkpoint_folder, last_checkpoint
+
+    if not options.overwrite and (checkpoint := last_checkpoint(checkpoint_folder(options.output))):
         raise ConfigError(
-            f"An interrupted run left its checkpoints: {_checkpoints(options)}",
+            f"An interrupted run left its checkpoints: {checkpoint}",
             fix="add --resume to go on, or --overwrite to start again",
         )
+
+
+def _how_to_go_on(options: TrainOptions) -> str:
+    from ..training.checkpoint_folder import checkpoint_folder, last_checkpoint
+
+    checkpoint = last_checkpoint(checkpoint_folder(options.output))
+    if checkpoint is None:
+        return "no checkpoint was written yet; the same command starts again"
+    return f"the last checkpoint is {checkpoint}; go on with --resume"
 
 
 def _load_folder(options: TrainOptions, encoder_options: EncoderOptions) -> Encoder | None:

@@ -17,7 +17,7 @@ class TokenizedRows(torch.utils.data.Dataset):
 
     Attributes:
         input_ids: Token ids of each row.
-        labels: Labels of all rows, int64 `[N]`, or float32 `[N]` or `[N, num_labels]`.
+        labels: Labels of all rows, int64 `[N]`, or float64 `[N]` or `[N, num_labels]`.
         rows: Each row's number in its source, for messages.
         truncated: How many rows were cut to the maximal length.
     """
@@ -29,7 +29,7 @@ class TokenizedRows(torch.utils.data.Dataset):
         tokenized = encoder.tokenize(texts)
         self.input_ids = tokenized.input_ids
         self.truncated = sum(tokenized.truncated)
-        kind = torch.int64 if encoder.config.problem_type == "single_label_classification" else torch.float32
+        kind = torch.int64 if encoder.config.problem_type == "single_label_classification" else torch.float64
         self.labels = torch.as_tensor(list(rows["label"]), dtype=kind)
         self.rows = list(rows["row"])
 
@@ -51,7 +51,8 @@ class Collator:
         self.pad_token_id = pad_token_id
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
-        """`input_ids` and `attention_mask` `[B, S]`, `labels` `[B, ...]`, `rows` `[B]`."""
+        """`input_ids` and `attention_mask` `[B, S]`, `labels` (int64 or float32) `[B, ...]`, `rows` `[B]`."""
+        labels = torch.stack([row["labels"] for row in rows])
         tokens = [torch.as_tensor(row["input_ids"]) for row in rows]
         return {
             "input_ids": torch.nn.utils.rnn.pad_sequence(
@@ -60,6 +61,6 @@ class Collator:
             "attention_mask": torch.nn.utils.rnn.pad_sequence(
                 [torch.ones_like(row) for row in tokens], batch_first=True, padding_value=0
             ),
-            "labels": torch.stack([row["labels"] for row in rows]),
+            "labels": labels.float() if labels.is_floating_point() else labels,
             "rows": torch.as_tensor([row["rows"] for row in rows]),
         }

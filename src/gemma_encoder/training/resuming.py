@@ -39,6 +39,7 @@ _DECISIVE = (
     "seed",
     "data_seed",
     "train_sampling_strategy",
+    "dataloader_drop_last",
     "tune",
     "train_embeddings",
     "lora_r",
@@ -49,6 +50,7 @@ _DECISIVE = (
     "load_best_model_at_end",
     "eval_strategy",
     "eval_steps",
+    "eval_delay",
     "early_stopping_patience",
 )
 

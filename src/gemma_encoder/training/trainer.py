@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import pickle
 import shutil
 import time
@@ -172,7 +171,7 @@ class EncoderTrainer(Trainer):
         return TrainingError(
             f"The {what} became {value} at step {self.state.global_step + 1}",
             where=f"rows {shown} of the training data",
-            fix="lower learning_rate, or look at those rows; the last checkpoint is intact (--resume)",
+            fix="start again with a lower learning_rate, or mend those rows",
         )
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> int:
@@ -217,6 +216,13 @@ class EncoderTrainer(Trainer):
         return named
 
     # ---------------------------------------------------------------------------------------- checkpoints
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """Whether an evaluation is the best so far; then its weights are saved, however rarely others are."""
+        is_best = bool(super()._determine_best_metric(metrics, trial))
+        if is_best and self.options.load_best_model_at_end:
+            self.control.should_save = True
+        return is_best
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Write what training changed. Frozen tensors are the decoder's own and stay out of checkpoints."""
@@ -316,13 +322,3 @@ def _damaged(error: Exception, where: str) -> CheckpointError:
         where=where,
         fix="delete this checkpoint and resume again",
     )
-
-
-def last_checkpoint(folder: str | Path) -> str | None:
-    """The newest whole checkpoint. One that a kill cut short has no trainer state, which is written last."""
-    whole = []
-    for path in Path(folder).glob("checkpoint-*"):
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            step = json.loads((path / TRAINER_STATE_NAME).read_text(encoding="utf-8"))["global_step"]
-            whole.append((step, os.fspath(path)))
-    return max(whole)[1] if whole else None

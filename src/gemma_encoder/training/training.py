@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,10 +21,11 @@ from ..evaluation.metrics import check_metrics, higher_is_better, majority_basel
 from ..scoring import is_out_of_memory
 from ..tasks import TaskData
 from .arguments import EncoderTrainingArguments
+from .checkpoint_folder import checkpoint_folder, delete_checkpoints, last_checkpoint, make_folder
 from .collation import TokenizedRows
 from .parameters import add_lora, set_trainable
 from .run_record import hardware, now, peak_memory, resolved_arguments, versions, write_run
-from .trainer import EncoderTrainer, last_checkpoint
+from .trainer import EncoderTrainer
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def train(
     task = data.task
     output_dir = Path(str(args.output_dir)).absolute()  # "." has no name to call the checkpoints by
     check_run(encoder, data, args)
-    checkpoints = output_dir.with_name(output_dir.name + ".checkpoints")
+    checkpoints = checkpoint_folder(output_dir)
     found = last_checkpoint(checkpoints)
     if not resume and not overwrite:
         _refuse_earlier_run(output_dir, checkpoints if found else None)
@@ -82,7 +82,9 @@ def train(
             "There is no checkpoint to resume", where=str(checkpoints), fix="train without resume"
         )
     with args.main_process_first(local=False):
-        _prepare_folder(checkpoints, clear=not resume and args.process_index == 0)
+        if not resume and args.process_index == 0:
+            delete_checkpoints(checkpoints)
+        make_folder(checkpoints)
 
     started, begun = time.perf_counter(), now()
     set_seed(args.seed)
@@ -160,7 +162,8 @@ def train(
     if trainer.is_world_process_zero():
         write_run(output_dir, run)
         if not args.keep_checkpoints:
-            shutil.rmtree(checkpoints, ignore_errors=True)
+            with suppress(TrainingError):  # the model is saved; what is left of them harms nobody
+                delete_checkpoints(checkpoints)
     trainer.accelerator.wait_for_everyone()
     return TrainResult(metrics, baseline, output_dir, run)
 
@@ -196,6 +199,17 @@ def check_run(encoder: Encoder, data: TaskData, args: EncoderTrainingArguments) 
             f"Full fine-tuning of {encoder.dtype} weights loses small updates",
             fix="load the model in float32 (bf16 autocast is as fast), or use tune lora or head",
         )
+    if args.tune == "full" and hasattr(encoder.backbone, "peft_config"):
+        raise ConfigError(
+            "The encoder has a LoRA adapter, which full fine-tuning would train beside the weights",
+            fix="use tune=lora to train the adapter on, or save the encoder with the adapter merged first",
+        )
+    if args.dataloader_drop_last and len(data.train) < args.per_device_train_batch_size:
+        raise ConfigError(
+            f"dataloader_drop_last leaves no batch: there are {len(data.train)} training rows, "
+            f"a batch has {args.per_device_train_batch_size}",
+            fix="leave it out, or use smaller batches",
+        )
     if output_dir.is_dir() and any(output_dir.iterdir()) and not (output_dir / CONFIG_FILE).is_file():
         raise ConfigError(
             "The output folder holds other files", where=str(output_dir), fix="give a new or empty folder"
@@ -215,20 +229,6 @@ def _refuse_earlier_run(output_dir: Path, checkpoints: Path | None) -> None:
             where=str(output_dir),
             fix="give another folder, or replace it with overwrite=True",
         )
-
-
-def _prepare_folder(checkpoints: Path, *, clear: bool) -> None:
-    """Make the folder of checkpoints, without those of an earlier run if `clear`."""
-    try:
-        if clear and checkpoints.exists():
-            shutil.rmtree(checkpoints)
-        checkpoints.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TrainingError(
-            f"The folder for checkpoints can't be written: {error.strerror or error}",
-            where=str(checkpoints),
-            fix="give an output folder that may be written",
-        ) from error
 
 
 def _trainer_args(
