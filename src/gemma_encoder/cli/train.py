@@ -209,6 +209,7 @@ def _from_decoder(
 def _print_plan(
     options: TrainOptions, args: EncoderTrainingArguments, encoder: Encoder, data: TaskData
 ) -> None:
+    from ..decoders import describe_decoder
     from ..evaluation.evaluate import texts
     from ..training.parameters import add_lora, set_trainable
 
@@ -220,6 +221,7 @@ def _print_plan(
     trained = sum(p.numel() for p in encoder.parameters() if p.requires_grad)
     facts: dict[str, Any] = {
         "model": options.model,
+        "decoder": describe_decoder(encoder.config.decoder),
         "task": f"{task.name} ({task.problem_type})",
         "columns": (*task.text_columns, task.label_column),
         "labels": _label_counts(data.train, task.labels, task.problem_type),
@@ -279,6 +281,7 @@ def _print_result(options: TrainOptions, encoder: Encoder, data: TaskData, resul
     run = result.run
     rows, limit = run["data"], encoder.config.text.max_length
     facts = {
+        "decoder": run["decoder"],
         "trained on": f"{counted(rows['train_rows'], 'row')} of {data.train_source}",
         "judged by": f"{counted(rows['validation_rows'], 'row')} of {data.validation_source}",
         "not the official split" if options.task else "split": "; ".join(

@@ -14,6 +14,7 @@ import torch
 from transformers import EarlyStoppingCallback, set_seed
 
 from ..checkpoint import CONFIG_FILE
+from ..decoders import describe_decoder
 from ..encoder import Encoder
 from ..errors import ConfigError, TrainingError, first_line
 from ..evaluation.evaluate import label_order
@@ -99,6 +100,7 @@ def train(
         "status": "running",
         "started": begun,
         "task": {"name": task.name, "metrics": list(task.metrics), "main_metric": task.main_metric},
+        "decoder": describe_decoder(encoder.config.decoder),
         "encoder": encoder.config.to_dict(),
         "training": resolved_arguments(trainer_args),
         "seed": args.seed,
