@@ -127,6 +127,13 @@ def test_a_result_is_not_replaced_unasked(refused, encoder_folder, labelled, tmp
     assert out.read_text() == "precious"
 
 
+def test_a_result_that_can_not_be_a_file_is_refused_before_the_work(
+    refused, encoder_folder, labelled, tmp_path
+):
+    command = ["evaluate", "--model", encoder_folder, "--file", labelled, "--json_out", tmp_path]
+    assert "A folder is there, not a file" in refused(*command, "--overwrite")
+
+
 def test_adapt_says_what_was_verified_and_what_is_next(run, decoder_folder, tmp_path):
     folder = tmp_path / "model"
     command = ["adapt", "--model", decoder_folder, "--output", folder, "--task", "rte", "--max_length", 64]

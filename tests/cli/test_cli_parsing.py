@@ -54,6 +54,36 @@ def test_lists_by_commas_brackets_or_repetition(spelling):
     assert adapt_options(*spelling)[0].labels == ["a", "b"]
 
 
+def test_a_list_on_the_command_line_replaces_that_of_a_file(tmp_path):
+    file = tmp_path / "options.yaml"
+    file.write_text("labels: [a, b]\n")
+    assert adapt_options("--config", str(file))[0].labels == ["a", "b"]
+    assert adapt_options("--config", str(file), "--labels", "c", "--labels", "d,e")[0].labels == list("cde")
+
+
+@pytest.mark.parametrize("text", ["#", "~", "null", "1", "1e5", ":", "[x]", "'q'", "- x", "a: b", "&a", ""])
+def test_an_option_that_is_a_text_is_taken_to_the_letter(text):
+    words = ["--model", "m", "--output", "o", "--train_file", "f", "--label_separator", text]
+    options = parse("gemma-encoder train", "", OPTIONS["train"], [*words, "--label_column", text])[0]
+    assert (options.label_separator, options.label_column) == (text, text)
+
+
+def test_a_null_in_a_yaml_file_is_nothing(tmp_path):
+    file = tmp_path / "options.yaml"
+    file.write_text("text_pair_column: null\nlabel_separator: ~\n")
+    words = ["--model", "m", "--output", "o", "--config", str(file)]
+    options = parse("gemma-encoder train", "", OPTIONS["train"], words)[0]
+    assert (options.text_pair_column, options.label_separator) == (None, None)
+
+
+def test_short_names_are_for_the_command_line_and_a_file_is_told_the_full_one(refused, tmp_path):
+    file = tmp_path / "options.yaml"
+    file.write_text("epochs: 3\n")
+    assert "There is no option epochs; did you mean num_train_epochs?" in refused(
+        "train", "--model", "m", "--output", "o", "--config", file
+    )
+
+
 def test_free_texts_are_taken_to_the_letter():
     texts = ["a, b", "[1] x", "- x", "null", 'say "no"', "--text", "k: v", "1"]
     words = [word for text in texts for word in ("--text", text)]
@@ -91,7 +121,8 @@ def test_yaml_file_with_overrides_and_print_config_round_trip(tmp_path, run):
         (["foo"], "There is no verb 'foo'"),
         (["predct"], "did you mean predict?"),
         (["adapt"], "Required, but not given: --model, --output"),
-        (["adapt", *BASE, "--modle", "x"], "There is no option modle; did you mean --model?"),
+        (["adapt", *BASE, "--modle", "x"], "There is no option modle; did you mean model?"),
+        (["adapt", *BASE, "sst2"], "The word 'sst2' belongs to no option"),
         (["adapt", *BASE, "--pooling.kind", "x"], "--pooling.kind is 'x', expected one of 'mean', 'first_k'"),
         (["adapt", *BASE, "--max_length", "x"], "--max_length is 'x', expected int"),
         (["adapt", *BASE, "--dropout", "x"], "--dropout is 'x', expected float"),

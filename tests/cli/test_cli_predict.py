@@ -281,6 +281,62 @@ def test_rows_before_a_bad_one_are_written_and_skipping_goes_on(run, encoder_fol
     assert [record["row"] for record in read_jsonl(out)] == [1, 2, 3, 4, 6]
 
 
+@pytest.mark.parametrize("rows", ["{broken\n[1]\n", '{"text": ["a"]}\n{"text": ["b"]}\n'])
+def test_an_input_of_bad_rows_only_is_one_line(refused, encoder_folder, tmp_path, rows):
+    (tmp_path / "in.jsonl").write_text(rows)
+    out = tmp_path / "out.jsonl"
+    command = ["predict", "--model", encoder_folder, "--input", tmp_path / "in.jsonl", "--output", out]
+    line = refused(*command, "--skip_bad_rows")
+    assert "there are no rows; 2 bad rows were skipped, first: " in line and "in.jsonl, line 1" in line
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_records_are_utf_8_whatever_standard_output_is(adapt, tmp_path, encoding):
+    folder = adapt("--labels", "schön,häßlich")
+    (tmp_path / "in.csv").write_text("id,text\nä,good\n", encoding="utf-8")
+    command = [sys.executable, "-m", "gemma_encoder", "predict", "--model", str(folder), "--keep", "id"]
+    for options in (["--input", str(tmp_path / "in.csv")], ["--text", "grün", "--dry_run"]):
+        done = subprocess.run(
+            [*(command if "--input" in options else command[:-2]), *options],
+            env=os.environ | {"PYTHONIOENCODING": encoding},
+            capture_output=True,
+        )
+        assert done.returncode == 0, done.stderr
+        if "--input" in options:
+            record = json.loads(done.stdout.decode("utf-8"))
+            assert record["id"] == "ä" and set(record["probabilities"]) == {"schön", "häßlich"}
+        else:
+            assert ("sch\\xf6n" if encoding == "ascii" else "schön") in done.stdout.decode("utf-8")
+
+
+def test_a_dry_run_refuses_the_output_that_the_run_would(refused, encoder_folder, lines, tmp_path):
+    (tmp_path / "out.jsonl").write_text("precious\n")
+    command = ["predict", "--model", encoder_folder, "--input", lines, "--dry_run"]
+    assert "The output exists" in refused(*command, "--output", tmp_path / "out.jsonl")
+    assert "can't be resumed" not in refused(*command, "--output", tmp_path / "out.txt")
+    assert "can be resumed" in refused(*command, "--output", tmp_path / "out.jsonl", "--resume")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("folder", "A folder is there"), ("file/out.jsonl", "file is a file, not a folder")]
+)
+def test_an_output_that_can_not_be_a_file_is_refused_before_the_work(
+    refused, encoder_folder, lines, tmp_path, name, message
+):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("x")
+    command = ["predict", "--model", encoder_folder, "--input", lines, "--output_format", "jsonl"]
+    assert message in refused(*command, "--output", tmp_path / name)
+
+
+def test_a_link_that_leads_nowhere_is_written_through(run, encoder_folder, lines, tmp_path):
+    (tmp_path / "link.jsonl").symlink_to(tmp_path / "later" / "out.jsonl")
+    command = ["predict", "--model", encoder_folder, "--input", lines, "--output", tmp_path / "link.jsonl"]
+    assert run(*command)[0] == 0
+    assert len(read_jsonl(tmp_path / "later" / "out.jsonl")) == len(TEXTS)
+
+
 def test_columns_to_keep_must_be_there_and_not_ours(refused, encoder_folder, tmp_path):
     path = write_csv(tmp_path / "in.csv", [{"text": "a", "prediction": "x"}])
     command = ["predict", "--model", encoder_folder, "--input", path, "--output", tmp_path / "out.csv"]

@@ -129,11 +129,14 @@ def test_parquet_is_read_in_parts(tmp_path, monkeypatch):
 
 
 def test_values_that_are_not_texts(tmp_path):
-    path = save(tmp_path / "a.jsonl", [{"text": None}, {"text": 5}, {"text": 2.5}, {"text": ["a"]}])
+    path = save(
+        tmp_path / "a.jsonl",
+        [{"text": None}, {"text": 5}, {"text": 2.5}, {"text": float("nan")}, {"text": ["a"]}],
+    )
     report = ReadReport(skip_bad_rows=True)
-    assert [row.text for row in iter_rows(path, report=report)] == ["", "5", "2.5"]
-    assert (report.skipped, report.empty_texts) == (1, 1)
-    assert "holds a list, not a text [" in str(report.first_errors[0]) and "line 4" in str(
+    assert [row.text for row in iter_rows(path, report=report)] == ["", "5", "2.5", ""]
+    assert (report.skipped, report.empty_texts) == (1, 2)
+    assert "holds a list, not a text [" in str(report.first_errors[0]) and "line 5" in str(
         report.first_errors[0]
     )
 

@@ -183,13 +183,27 @@ def refuse_existing(path: str | Path, overwrite: bool, option: str = "--output")
         raise ConfigError(f"The output exists: {path}", fix=f"choose another {option}, or add --overwrite")
 
 
-def check_writable(path: str | Path, option: str = "--output") -> None:
-    """Raise CheckpointError now, and not after an hour of work, if nothing can be written at `path`."""
-    parent = Path(path).absolute().parent
+def check_writable(path: str | Path, option: str = "--output", *, folder: bool = False) -> None:
+    """See now, and not after an hour of work, whether a file (or a folder) can be written at `path`.
+
+    Raises:
+        CheckpointError: It can't; says why.
+    """
+    target = Path(path).resolve()  # where a link leads, also one that leads nowhere yet
+    parent = target.parent
     while not parent.exists():
         parent = parent.parent
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise CheckpointError("No permission to write there", where=str(path), fix=f"choose another {option}")
+    if not parent.is_dir():
+        reason = f"{parent} is a file, not a folder"
+    elif target.is_dir() and not folder:
+        reason = "A folder is there, not a file"
+    elif target.is_file() and folder:
+        reason = "A file is there, not a folder"
+    elif not os.access(parent, os.W_OK) or (target.exists() and not os.access(target, os.W_OK)):
+        reason = "No permission to write there"
+    else:
+        return
+    raise CheckpointError(reason, where=str(path), fix=f"choose another {option}")
 
 
 def write_json(path: str | Path, data: Any) -> None:

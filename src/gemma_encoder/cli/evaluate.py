@@ -36,8 +36,10 @@ def run(options: EvaluateOptions, compute: ComputeOptions) -> None:
     else:
         refuse_changed(options, ("split", "data_dir", "data_source"), "it is for --task, not for --file")
     if options.json_out:
+        check_writable(options.json_out, "--json_out")
         refuse_existing(options.json_out, options.overwrite, "--json_out")
     encoder = load_encoder(options.model, compute.dtype, compute.device)
+    from ..decoders import describe_decoder
     from ..evaluation.evaluate import evaluate, label_order, texts
     from ..evaluation.metrics import check_metrics
 
@@ -49,6 +51,7 @@ def run(options: EvaluateOptions, compute: ComputeOptions) -> None:
     if options.dry_run:
         facts = {
             "model": options.model,
+            "decoder": describe_decoder(encoder.config.decoder),
             "data": split.source,
             "columns": (*task.text_columns, task.label_column),
             "labels": task.labels,
@@ -63,7 +66,8 @@ def run(options: EvaluateOptions, compute: ComputeOptions) -> None:
     check_writable(output, "--json_out")
     result = evaluate(encoder, split, task, max_tokens=compute.max_tokens, metrics=options.metrics)
     _print(result, encoder, options.model)
-    write_json(output, {"model": options.model, **result.to_dict()})
+    decoder = describe_decoder(encoder.config.decoder)
+    write_json(output, {"model": options.model, "decoder": decoder, **result.to_dict()})
     note(f"written to {output}")
 
 
@@ -98,6 +102,8 @@ def _split(options: EvaluateOptions, task: Task) -> Split:
 
 
 def _print(result: Evaluation, encoder: Encoder, model: str) -> None:
+    from ..decoders import describe_decoder
+
     print_table(
         f"{model} on {result.task}",
         [
@@ -105,7 +111,10 @@ def _print(result: Evaluation, encoder: Encoder, model: str) -> None:
             for name, value in result.metrics.items()
         ],
     )
-    facts: dict[str, Any] = {"rows": f"{result.rows:,} of {result.source}"}
+    facts: dict[str, Any] = {
+        "decoder": describe_decoder(encoder.config.decoder),
+        "rows": f"{result.rows:,} of {result.source}",
+    }
     if result.note:
         facts["not the official split"] = result.note
     limit = encoder.config.text.max_length

@@ -76,10 +76,11 @@ def normalise(argv: Sequence[str], kinds: Sequence[type]) -> list[str]:
     `--dry-run` becomes `--dry_run`; lists may be given by commas (`--labels a,b`), repetition, or as `[a,
     b]`.
     """
-    hints = {name: hint for kind in kinds for name, hint in get_type_hints(kind).items()}
+    hints = _hints(kinds)
     lists = {name for name, hint in hints.items() if _is_list(hint)}
     short = {name: full for name, full in SHORT.items() if full in hints}
     spelled: list[str] = []
+    given: dict[str, list[str]] = {}
     words = iter(argv)
     for word in words:
         if not word.startswith("--"):
@@ -97,8 +98,9 @@ def normalise(argv: Sequence[str], kinds: Sequence[type]) -> list[str]:
             if following is None:
                 raise argparse.ArgumentError(None, f"--{option} needs a value.")
             value = following
-        items = [value] if option in FREE_TEXT else _items(value)
-        spelled.append(f"--{option}+={json.dumps(items)}")
+        items = given.setdefault(option, [])  # repetition adds to the list; all of it replaces that of a file
+        items += [value] if option in FREE_TEXT else _items(value)
+        spelled.append(f"--{option}={json.dumps(items)}")
     return spelled
 
 
@@ -149,6 +151,9 @@ def _finish(parser: ArgumentParser, kinds: Sequence[type]) -> None:
             argparse.SUPPRESS if action.dest.endswith(".help") else helps.get(action.dest, action.help)
         )
         hint = getattr(action, "_typehint", None)
+        if set(get_args(hint)) == {str, type(None)}:
+            # Or YAML would read `#` and `~` on a command line as nothing; a null in a file still is.
+            action._typehint = str  # type: ignore[attr-defined]
         choices = [
             choice
             for part in (hint, *get_args(hint))
@@ -186,11 +191,14 @@ def _field_help(kind: type, prefix: str = "") -> dict[str, str]:
 
 def _explain(message: str, kinds: Sequence[type]) -> str:
     """jsonargparse's message in a user's words."""
-    if unknown := re.search(r"unrecognized arguments: -*([\w.+-]+)", message):
-        near = difflib.get_close_matches(
-            unknown[1], [name for kind in kinds for name in _field_help(kind)], n=1
-        )
-        return f"There is no option {unknown[1]}{f'; did you mean --{near[0]}?' if near else '.'}"
+    if stray := re.search(r"unrecognized arguments: ([^-]\S*)", message):
+        return f"The word {stray[1]!r} belongs to no option; name one before it, as in --task sst2."
+    if unknown := re.search(r"unrecognized arguments: -*([\w.+-]+)|Option '([\w.]+)' is not", message):
+        name = unknown[1] or unknown[2]
+        known = {full: full for kind in kinds for full in _field_help(kind)}
+        known |= {name: full for name, full in SHORT.items() if full in known}
+        near = difflib.get_close_matches(name, known, n=1)
+        return f"There is no option {name}{f'; did you mean {known[near[0]]}?' if near else '.'}"
     key = re.search(r'Parser key "([\w.]+)"', message)
     value = re.search(r"(?:Given|Got) value: (.*)", message)
     expected = re.findall(r"Expected an? (?:<class '(\w+)'>|typing\.Literal\[(.*?)\])", message)
@@ -205,6 +213,10 @@ def _explain(message: str, kinds: Sequence[type]) -> str:
     if missing := re.search(r"File does not exist: (.*)", message):
         return f"--config: there is no file {missing[1]}."
     return f"{message.rstrip('.')}."
+
+
+def _hints(kinds: Sequence[type]) -> dict[str, Any]:
+    return {name: hint for kind in kinds for name, hint in get_type_hints(kind).items()}
 
 
 def _is_list(hint: Any) -> bool:

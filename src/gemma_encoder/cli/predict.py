@@ -191,6 +191,10 @@ def _print_plan(
     rows: Iterator[Row],
     report: ReadReport,
 ) -> None:
+    from .predictions import open_predictions
+
+    with open_predictions(options, encoder.config):  # refuses what the run would refuse
+        pass
     pairs = encoder.config.text.is_pair
     facts = {
         "model": options.model,

@@ -64,7 +64,7 @@ class Predictions:
 
     def __init__(
         self,
-        open_file: Callable[[], IO[Any]],
+        open_file: Callable[[], IO[bytes]],
         format: str,
         config: EncoderConfig,
         keep: Sequence[str],
@@ -72,7 +72,7 @@ class Predictions:
         name: str,
     ) -> None:
         self._open = open_file
-        self._file: IO[Any] | None = None
+        self._file: IO[bytes] | None = None
         self.format, self.config, self.keep, self.name = format, config, keep, name
         self.resumed = found.records if found else 0
         self.last_row = found.last_row if found else None
@@ -145,8 +145,7 @@ class Predictions:
         """Put what was added into the output."""
         if self._file is None:
             self._file = self._open()
-        text = self._buffer.getvalue()
-        self._file.write(text.encode() if self.name != "-" else text)
+        self._file.write(self._buffer.getvalue().encode())
         self._file.flush()
         self.flushed = self.written
         self._buffer = io.StringIO(newline="")
@@ -198,7 +197,8 @@ def open_predictions(options: PredictOptions, config: EncoderConfig) -> Iterator
     """
     format = _format(options)
     if options.output == "-":
-        yield Predictions(lambda: sys.stdout, format, config, options.keep, None, "-")
+        # UTF-8 as in a file, whatever the terminal's encoding is
+        yield Predictions(lambda: sys.stdout.buffer, format, config, options.keep, None, "-")
         return
     path, found = Path(options.output), None
     if path.exists() and path.stat().st_size and not options.overwrite:
@@ -207,8 +207,8 @@ def open_predictions(options: PredictOptions, config: EncoderConfig) -> Iterator
             raise ConfigError(f"The output exists: {path}", fix=fix)
         found = find_written(path, format)
 
-    def open_file() -> IO[Any]:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    def open_file() -> IO[bytes]:
+        path.resolve().parent.mkdir(parents=True, exist_ok=True)
         file = path.open("r+b" if found else "wb")
         if found:
             file.seek(found.size)

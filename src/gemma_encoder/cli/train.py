@@ -127,7 +127,7 @@ def _refuse_what_does_nothing(options: TrainOptions, training: TrainingOptions) 
 
 
 def _check_output(options: TrainOptions) -> None:
-    check_writable(options.output)
+    check_writable(options.output, folder=True)
     if options.resume and options.overwrite:
         raise ConfigError("--resume keeps the output and --overwrite replaces it", fix="give one of them")
     if options.resume:

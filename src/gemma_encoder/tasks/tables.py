@@ -107,6 +107,7 @@ def iter_rows(
             )
         text_column = "text"
     columns = [text_column] if text_pair_column is None else [text_column, text_pair_column]
+    empty = True
     for number, record in iter_records(source, columns, format=kind, report=report):
         try:
             texts = [text_of(record, column, where(source, kind, number)) for column in columns]
@@ -114,7 +115,10 @@ def iter_rows(
             report.bad(error)
             continue
         report.empty_texts += any(not text.strip() for text in texts)
+        empty = False
         yield Row(number, texts[0], texts[1] if len(texts) == 2 else None, record)
+    if empty:
+        raise _no_rows(source, report)
 
 
 def iter_records(
@@ -143,14 +147,7 @@ def iter_records(
             empty = False
             yield item
     if empty:
-        first = (
-            f"; {report.skipped} bad rows were skipped, first: {report.first_errors[0]}"
-            if report.skipped
-            else ""
-        )
-        raise DataError(
-            f"there are no rows{first}", where=name_of(source), fix="give a file with at least one row"
-        )
+        raise _no_rows(source, report)
 
 
 def table_format(source: Source, format: str | None = None) -> TableFormat:
@@ -196,10 +193,21 @@ def missing_column(column: str, there: Iterable[str], place: str) -> DataError:
     )
 
 
+def _no_rows(source: Source, report: ReadReport) -> DataError:
+    first = (
+        f"; {report.skipped} bad rows were skipped, first: {report.first_errors[0]}" if report.skipped else ""
+    )
+    return DataError(
+        f"there are no rows{first}",
+        where=name_of(source),
+        fix="give a file with at least one row",
+    )
+
+
 def text_of(record: dict[str, Any], column: str, place: str) -> str:
     """The text in a column: numbers are written out, nothing at all is an empty text."""
     value = record[column]
-    if value is None:
+    if value is None or value != value:  # JSON's NaN, which pandas writes for nothing
         return ""
     if isinstance(value, list | dict | bytes):
         kind = type(value).__name__
@@ -405,4 +413,9 @@ def _refuse_duplicates(names: Sequence[str], place: str) -> None:
     twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         listed = ", ".join(repr(name) for name in twice)
-        raise DataError(f"column names occur more than once: {listed}", where=place, fix="rename them")
+        fix = (
+            "rename them"
+            if "" not in twice
+            else "name them, or remove the separators at the end of the lines"
+        )
+        raise DataError(f"column names occur more than once: {listed}", where=place, fix=fix)
