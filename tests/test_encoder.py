@@ -140,7 +140,16 @@ def test_config_survives_json():
     ("options", "message"),
     [
         ({"attention": "both"}, "attention is 'both'.*bidirectional, causal"),
-        ({"labels": ("a", "a")}, "different name"),
+        ({"labels": ("a", "a")}, "each another one"),
+        ({"labels": "ab"}, "labels are 'ab'.*list of names"),
+        ({"labels": (0, 1)}, r"labels are \(0, 1\)"),
+        ({"pooling": 3}, "pooling is 3.*give a PoolingConfig .kind, k"),
+        ({"pooling": "median"}, "pooling.kind is 'median'"),
+        ({"pooling": {"kind": "mean", "j": 1}}, "pooling is .*'j'"),
+        ({"dropout": "much"}, "dropout is 'much'"),
+        ({"dropout": 2}, "dropout.attention is 2"),
+        ({"head": None}, "head is None"),
+        ({"text": "{text}"}, "text is '{text}'.*give a TextConfig .template"),
         ({"labels": ("a",)}, "at least two classes"),
         ({"colour": "red"}, "colour"),
         ({"layout": "ragged"}, "layout is 'ragged'"),
@@ -149,6 +158,20 @@ def test_config_survives_json():
 def test_wrong_options_are_named(options, message):
     with pytest.raises(ConfigError, match=message):
         encoder_of(**options)
+
+
+def test_parts_of_the_config_may_be_given_as_plain_values():
+    short = EncoderConfig(pooling="last_k", dropout=0.1, head={"depth": 2}, text={"max_length": 9})
+    assert (short.pooling, short.dropout) == (last_k(1), DropoutConfig.uniform(0.1))
+    assert (short.head, short.text) == (HeadConfig(depth=2), TextConfig(max_length=9))
+    encoder = encoder_of(pooling="mean", dropout=0.2, labels=["no", "yes"])
+    assert encoder.head.dropout.p == 0.2 and encoder.config.labels == ("no", "yes")
+
+
+def test_labels_have_names_by_default():
+    assert encoder_of().config.labels == ("0", "1")
+    encoder = encoder_of(problem_type="regression")
+    assert encoder.config.labels == ("score",) and encoder.head.num_labels == 1
 
 
 def test_a_decoder_becomes_one_encoder_only():

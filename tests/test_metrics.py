@@ -200,3 +200,11 @@ def test_interval_of_one_value_of_none_and_of_a_wrong_confidence():
         mean_interval([])
     with pytest.raises(ConfigError, match="confidence"):
         mean_interval([0.5, 0.6], 95)
+
+
+def test_a_single_label_of_a_multi_label_task_is_judged_by_its_hits():
+    """Three rows have the label, two of them are found, one is called wrongly: precision and recall 2/3."""
+    labels = np.array([[1.0], [1.0], [1.0], [0.0], [0.0]])
+    scores = np.array([[2.0], [1.0], [-1.0], [3.0], [-2.0]])
+    found = compute_metrics(["f1_micro", "f1_macro", "accuracy"], scores, labels)
+    assert found == pytest.approx({"f1_micro": 2 / 3, "f1_macro": 2 / 3, "accuracy": 3 / 5})

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from gemma_encoder.errors import ConfigError
+from gemma_encoder.errors import ConfigError, DataError
 from gemma_encoder.scoring import probabilities, score, score_all, score_token_ids
 
 
@@ -133,3 +133,9 @@ def test_probabilities_of_each_problem_type():
         probabilities(logits, "multi_label_classification"), [[0.5, 0.75], [1, 0]], atol=1e-7
     )
     np.testing.assert_array_equal(probabilities(logits, "regression"), logits)
+
+
+@pytest.mark.parametrize("function", [score, score_all])
+def test_one_text_is_no_list_of_texts(function):
+    with pytest.raises(DataError, match="rows is one text.*give a list"):
+        function(CountingEncoder(), "hello")

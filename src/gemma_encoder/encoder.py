@@ -46,8 +46,14 @@ class EncoderConfig:
         dropout: Dropout rates while training.
         text: Template, maximal length and special tokens.
         problem_type: What the scores mean, and so which loss trains them.
-        labels: Class names; for regression the name of each score.
+        labels: Class names; for regression the name of each score. By default `0` and `1`, or `score`.
         decoder: Where the weights came from.
+
+    `pooling`, `head`, `dropout` and `text` may be given as mappings, `pooling` also by its kind and `dropout`
+    as one rate for all sites.
+
+    Raises:
+        ConfigError: A value is not allowed.
     """
 
     attention: AttentionPolicy = "bidirectional"
@@ -57,10 +63,12 @@ class EncoderConfig:
     dropout: DropoutConfig = field(default_factory=DropoutConfig)
     text: TextConfig = field(default_factory=TextConfig)
     problem_type: ProblemType = "single_label_classification"
-    labels: tuple[str, ...] = ("0", "1")
+    labels: tuple[str, ...] = ()
     decoder: str = ""
 
     def __post_init__(self) -> None:
+        for name in _PARTS:
+            object.__setattr__(self, name, _part(name, getattr(self, name)))
         for name, allowed in (
             ("attention", AttentionPolicy),
             ("window", WindowPolicy),
@@ -70,9 +78,11 @@ class EncoderConfig:
                 raise ConfigError(
                     f"{name} is {getattr(self, name)!r}", fix=f"use one of {', '.join(get_args(allowed))}"
                 )
-        object.__setattr__(self, "labels", tuple(self.labels))
-        if not self.labels or len(set(self.labels)) != len(self.labels):
-            raise ConfigError(f"labels are {self.labels!r}", fix="give at least one, each a different name")
+        labels: Any = self.labels or (("score",) if self.problem_type == "regression" else ("0", "1"))
+        names = isinstance(labels, Sequence) and all(isinstance(label, str) for label in labels)
+        if isinstance(labels, str) or not names or len(set(labels)) != len(labels):
+            raise ConfigError(f"labels are {labels!r}", fix="give a list of names, each another one")
+        object.__setattr__(self, "labels", tuple(labels))
         if self.problem_type == "single_label_classification" and len(self.labels) < 2:
             raise ConfigError(f"labels are {self.labels!r}", fix="give at least two classes")
 
@@ -92,18 +102,37 @@ class EncoderConfig:
         Raises:
             ConfigError: A field is unknown or has a value that is not allowed.
         """
-        parts: dict[str, Any] = dict(data)
-        nested = {"pooling": PoolingConfig, "head": HeadConfig, "dropout": DropoutConfig, "text": TextConfig}
         try:
-            for name, kind in nested.items():
-                if isinstance(parts.get(name), Mapping):
-                    parts[name] = kind(**parts[name])
-            return cls(**parts)
+            return cls(**data)
         except TypeError as error:
             known = ", ".join(f.name for f in fields(cls))
             raise ConfigError(
                 f"Encoder options can't be read: {error}", fix=f"the fields are {known}"
             ) from error
+
+
+_PARTS: dict[str, type] = {
+    "pooling": PoolingConfig,
+    "head": HeadConfig,
+    "dropout": DropoutConfig,
+    "text": TextConfig,
+}
+
+
+def _part(name: str, value: Any) -> Any:
+    """A part of a configuration from what a caller may give for it."""
+    kind = _PARTS[name]
+    if isinstance(value, kind):
+        return value
+    if name == "pooling" and isinstance(value, str):
+        return PoolingConfig(value)  # type: ignore[arg-type]
+    if name == "dropout" and isinstance(value, int | float) and not isinstance(value, bool):
+        return DropoutConfig.uniform(value)
+    try:
+        return kind(**value)
+    except TypeError as error:
+        known = ", ".join(each.name for each in fields(kind))
+        raise ConfigError(f"{name} is {value!r}: {error}", fix=f"give a {kind.__name__} ({known})") from error
 
 
 @dataclass
@@ -188,7 +217,7 @@ class Encoder(nn.Module):
             seed: Seed for the new pooler and head, torch's generator as it stands if None.
             layout: `packed`, or `padded` through stock attention (the reference).
             backend: Attention back end to insist on, or `auto`.
-            **overrides: Fields of `EncoderConfig` to change, e.g. `pooling=last_k(1)`.
+            **overrides: Fields of `EncoderConfig` to change, e.g. `pooling="mean", labels=["no", "yes"]`.
 
         Raises:
             DecoderError: The decoder can't be found or loaded, or is of a family that can't be adapted.
@@ -201,7 +230,8 @@ class Encoder(nn.Module):
         if not isinstance(decoder, Decoder):
             decoder = load_decoder(decoder, dtype=dtype)
         try:
-            config = replace(config or EncoderConfig(), decoder=decoder.source, **overrides)
+            made = {"decoder": decoder.source, **overrides}
+            config = EncoderConfig(**made) if config is None else replace(config, **made)
         except TypeError as error:
             raise ConfigError(str(error), fix="give fields of EncoderConfig") from error
         refuse_unfit(decoder, config)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from .errors import ConfigError, GemmaEncoderError
+from .errors import ConfigError, DataError, GemmaEncoderError
 from .packing import plan_batches
 
 if TYPE_CHECKING:
@@ -93,7 +93,10 @@ def score(
 
     Raises:
         ConfigError: `max_tokens` or `buffer_rows` is below 1, or a pass doesn't fit into memory.
+        DataError: `rows` is a single text, or a row is not what the model takes.
     """
+    if isinstance(rows, str):  # which is a sequence of texts too, of one letter each
+        raise DataError("rows is one text", fix='give a list of texts: score(encoder, ["..."])')
     if buffer_rows < 1:
         raise ConfigError(f"buffer_rows is {buffer_rows}", fix="give a number of rows of at least 1")
     if max_tokens < 1:

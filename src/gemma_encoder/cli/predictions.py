@@ -32,12 +32,12 @@ def probabilities_of(config: EncoderConfig, logits: np.ndarray) -> dict[str, flo
 
 
 def prediction(config: EncoderConfig, logits: np.ndarray) -> Any:
-    """The answer: a label; several (multi-label: those of at least 0.5); a number, or several by name."""
+    """The answer: a label; several (multi-label: those above 0.5); a number, or several by name."""
     values = probabilities_of(config, logits)
     if config.problem_type == "single_label_classification":
         return config.labels[int(np.argmax(logits))]
     if config.problem_type == "multi_label_classification":
-        return [label for label, logit in zip(config.labels, logits, strict=True) if logit >= 0]
+        return [label for label, logit in zip(config.labels, logits, strict=True) if logit > 0]
     return values if len(values) > 1 else next(iter(values.values()))
 
 

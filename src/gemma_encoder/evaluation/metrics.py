@@ -30,6 +30,8 @@ class Metric:
 
 def _f1(average: str) -> Callable[[Array, Array], Any]:
     def score(labels: Array, predicted: Array) -> Any:
+        if labels.ndim == 2 and labels.shape[1] == 1:  # which scikit-learn would take for two classes
+            return sk.f1_score(labels[:, 0], predicted[:, 0], zero_division=0)
         return sk.f1_score(labels, predicted, average=average, zero_division=0)
 
     return score

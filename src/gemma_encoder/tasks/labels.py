@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from .base import Task
 
 MOST_INTEGER_CLASSES = 50  # more distinct whole numbers than this may as well be a scale
 MOST_CLASSES = 1000
+LARGEST_NUMBER = sys.float_info.max  # a whole number can be written that no float holds
 _INTEGER = re.compile(r"[+-]?\d+\Z")
 
 LocatedLabel = tuple[str, Any]  # where it stands ("train.csv, line 7"), value as read
@@ -35,10 +37,11 @@ def infer_problem_type(labels: Sequence[LocatedLabel]) -> ProblemType:
 
     Raises:
         DataError: It can't be told: numbers mixed with words, more than 50 whole numbers, more than 1,000
-        words, or
-            nearly as many different words as rows.
+            words, nearly as many different words as rows, or dicts and bytes.
     """
     lists = [isinstance(value, list | tuple) for _, value in labels]
+    for place, value in labels:
+        _check_plain(value, place)
     if any(lists):
         if not all(lists):
             place = labels[lists.index(False)][0]
@@ -132,7 +135,14 @@ def encode_label(value: Any, task: Task, place: str) -> int | float | list[float
     return _class_index(value, task, place)
 
 
+def _check_plain(value: Any, place: str) -> None:
+    if isinstance(value, dict | bytes):
+        kind = type(value).__name__
+        raise DataError(f"the label is a {kind}, not a name or a number", where=place, fix="mend the label")
+
+
 def _class_index(value: Any, task: Task, place: str) -> int:
+    _check_plain(value, place)
     name = class_name(value)
     if name in task.labels:
         return task.labels.index(name)
@@ -151,8 +161,10 @@ def _number(value: Any) -> int | float | None:
     """The number a value stands for; an int only if it is written as one."""
     if isinstance(value, bool):
         return None
-    if isinstance(value, int | float):
+    if isinstance(value, float):
         return value
+    if isinstance(value, int):
+        return value if abs(value) <= LARGEST_NUMBER else None
     if not isinstance(value, str):
         try:
             return float(value)  # decimal.Decimal of a parquet column
@@ -165,4 +177,4 @@ def _number(value: Any) -> int | float | None:
         number = int(text) if _INTEGER.match(text) else float(text)
     except ValueError:
         return None
-    return number if math.isfinite(number) else None  # "nan" and "infinity" are words
+    return number if abs(number) <= LARGEST_NUMBER else None  # "nan" and "infinity" are words
