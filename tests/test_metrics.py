@@ -70,6 +70,14 @@ def test_multi_label_by_hand():
     assert got["accuracy"] == pytest.approx(1 / 3)
 
 
+def test_multi_label_of_one_label_by_hand():
+    scores = np.array([[2.0], [1.0], [-1.0], [-1.0], [-3.0]])  # predicted: 1, 1, 0, 0, 0
+    got = compute_metrics(["f1_micro", "f1_macro", "accuracy"], scores, [[1], [0], [1], [0], [0]])
+    assert got == {"f1_micro": pytest.approx(0.5), "f1_macro": pytest.approx(0.5), "accuracy": 3 / 5}
+    never = compute_metrics(["f1_micro", "f1_macro"], np.array([[-1.0], [-2.0]]), [[0], [0]])
+    assert never == {"f1_micro": 0.0, "f1_macro": 0.0}
+
+
 def test_regression_by_hand():
     labels, scores = [1.0, 2.0, 3.0, 4.0], np.array([[1.0], [3.0], [2.0], [10.0]])
     got = compute_metrics(["pearson", "spearman", "mse", "mae"], scores, labels)

@@ -30,7 +30,9 @@ class Metric:
 
 def _f1(average: str) -> Callable[[Array, Array], Any]:
     def score(labels: Array, predicted: Array) -> Any:
-        return sk.f1_score(labels, predicted, average=average, zero_division=0)
+        # scikit-learn takes a single column for two classes and would judge label 0 as well.
+        kind = "binary" if labels.ndim == 2 and labels.shape[1] == 1 else average
+        return sk.f1_score(labels, predicted, average=kind, zero_division=0)
 
     return score
 
