@@ -18,6 +18,7 @@ import torch
 
 from .errors import ConfigError, GemmaEncoderError
 from .packing import plan_batches
+from .text import check_rows
 
 if TYPE_CHECKING:
     from .encoder import Encoder
@@ -93,7 +94,9 @@ def score(
 
     Raises:
         ConfigError: `max_tokens` or `buffer_rows` is below 1, or a pass doesn't fit into memory.
+        DataError: `rows` is one row and not a list of them, or a row is not what the model takes.
     """
+    check_rows(rows, encoder.config.text)
     if buffer_rows < 1:
         raise ConfigError(f"buffer_rows is {buffer_rows}", fix="give a number of rows of at least 1")
     if max_tokens < 1:
