@@ -206,6 +206,62 @@ def test_plain_lines_have_no_labels(tmp_path):
         load(put(tmp_path / "a.txt", "a\nb\n"))
 
 
+@pytest.mark.parametrize(
+    ("bad", "options", "reason"),
+    [
+        ({"a": 1}, {}, "column 'label' holds a dict, not a label: {'a': 1}"),
+        ({"a": 1}, {"problem_type": "multi_label_classification"}, "holds a dict.*"),
+        (["a", "b"], {"problem_type": "single_label_classification"}, r"label \['a', 'b'\] is a list"),
+        (["x"] * 900, {"problem_type": "single_label_classification"}, r"'x', .*\.\.\. is a list"),
+    ],
+)
+def test_structures_are_no_labels(tmp_path, bad, options, reason):
+    good = [["x"], ["y"]] if "multi" in options.get("problem_type", "") else ["x", "y"]
+    path = save(tmp_path / "a.jsonl", labelled([good[0], bad, good[1]]))
+    for names in ({}, {"labels": ("x", "y")}):
+        with pytest.raises(DataError, match=rf"{reason} \[.*a.jsonl, line 2\]") as caught:
+            load(path, **options, **names)
+        assert len(str(caught.value)) < 300
+        data = load(path, skip_bad_rows=True, **options, **names)
+        assert (data.skipped, data.task.labels) == (1, ("x", "y"))
+
+
+def test_bytes_are_no_labels(tmp_path):
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": ["a", "b"], "label": [b"x", b"y"]}), path)
+    with pytest.raises(DataError, match=r"column 'label' holds bytes.*a.parquet, row 1\]"):
+        load(path)
+    pq.write_table(pa.table({"text": ["a", "b"], "label": [[b"x"], [b"y"]]}), path)
+    with pytest.raises(DataError, match=r"hold one that is empty or a list.*row 1\]"):
+        load(path)
+
+
+@pytest.mark.parametrize("number", ["1" + "0" * 400, "1e39", '"-1e300"', '"' + "9" * 39 + '"'])
+def test_targets_beyond_float32(tmp_path, number):
+    path = put(tmp_path / "a.jsonl", '{"text": "a", "label": 1.5}\n{"text": "b", "label": ' + number + "}\n")
+    csv = save(tmp_path / "a.csv", labelled([1.5, number.strip('"')]))
+    with pytest.raises(DataError, match=r"too large for float32 \[.*line 3\]"):
+        load(csv)
+    for options in ({}, {"problem_type": "regression"}):
+        with pytest.raises(DataError, match=r"label .* is too large for float32 \[.*line 2\]"):
+            load(path, **options)
+
+
+def test_a_class_of_very_many_digits(tmp_path):
+    """Python refuses to make an int of more than 4,300."""
+    path = save(tmp_path / "a.csv", labelled(["9" * 5000, "1", "2"]))
+    assert load(path).task.labels == ("1", "2", "9" * 5000)
+    with pytest.raises(DataError, match=r"label '9+\.\.\. is not one of"):
+        load(path, labels=("1", "2"))
+
+
+def test_no_label_at_all(tmp_path):
+    path = save(tmp_path / "a.jsonl", labelled([[], []]))
+    for options in ({}, {"skip_bad_rows": True}):
+        with pytest.raises(DataError, match="no row has a label"):
+            load(path, **options)
+
+
 # Parts
 
 

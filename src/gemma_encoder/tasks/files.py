@@ -13,7 +13,16 @@ from datasets import Dataset, Features, List, Value
 from ..errors import ConfigError, DataError
 from ..losses import ProblemType
 from .base import Split, Task, TaskData
-from .labels import class_name, encode_label, infer_problem_type, is_missing, order_names, split_labels
+from .labels import (
+    encode_label,
+    infer_problem_type,
+    is_missing,
+    order_names,
+    refuse_structure,
+    shown,
+    single_name,
+    split_labels,
+)
 from .tables import ReadReport, TableFormat, iter_records, table_format, text_of, where
 
 PAIR_TEMPLATE = "Text 1: {text}\nText 2: {text_pair}"
@@ -106,7 +115,7 @@ class FileTask:
             names = ("score",) if problem_type == "regression" else self._names(raw, problem_type, report)
         if problem_type == "single_label_classification" and len(names) < 2:
             raise DataError(
-                f"there is one class only, {names[0]!r}" if names else "there is no class",
+                f"there is one class only, {shown(names[0])}" if names else "there is no class",
                 where=str(self.train),
                 fix=f"check column {self.label_column!r}; classification needs two classes or more",
             )
@@ -137,20 +146,22 @@ class FileTask:
     ) -> tuple[str, ...]:
         found: set[str] = set()
         for row in raw:
-            if problem_type == "single_label_classification":
-                found |= {class_name(row.label)} if not is_missing(row.label) else set()
-                continue
             try:
-                found |= set(split_labels(row.label, self.label_separator, row.place))
+                found.update(self._names_in(row, problem_type))
             except DataError:
-                continue  # raised, or skipped and counted, where the row is encoded
-        if not found and not report.skip_bad_rows:
-            for row in raw:
-                split_labels(row.label, self.label_separator, row.place)
+                if not report.skip_bad_rows:
+                    raise
+                # counted where the row is encoded
+        if not found:
             raise DataError(
                 "no row has a label", where=str(self.train), fix=f"check column {self.label_column!r}"
             )
         return order_names(found)
+
+    def _names_in(self, row: _RawRow, problem_type: ProblemType) -> list[str]:
+        if problem_type == "multi_label_classification":
+            return split_labels(row.label, self.label_separator, row.place) if row.label is not None else []
+        return [] if is_missing(row.label) else [single_name(row.label, row.place)]
 
 
 @dataclass(frozen=True)
@@ -239,6 +250,7 @@ def _raw_rows(
         place = where(path, kind, number)
         try:
             texts = tuple(text_of(record, column, place) for column in text_columns)
+            refuse_structure(record[label_column], label_column, place)
         except DataError as error:
             report.bad(error)
             continue
