@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from gemma_encoder.errors import ConfigError, DataError
-from gemma_encoder.scoring import probabilities, score, score_all, score_token_ids
+from gemma_encoder.evaluation import compute_metrics
+from gemma_encoder.scoring import labels_on, probabilities, score, score_all, score_token_ids
 from gemma_encoder.testing import tiny_tokenizer
 from gemma_encoder.text import TextConfig, TextTokenizer
 
@@ -167,3 +168,12 @@ def test_probabilities_of_each_problem_type():
         probabilities(logits, "multi_label_classification"), [[0.5, 0.75], [1, 0]], atol=1e-7
     )
     np.testing.assert_array_equal(probabilities(logits, "regression"), logits)
+
+
+def test_a_label_applies_above_one_half():
+    """The same for metrics and predictions; exactly one half does not count."""
+    logits = np.array([[1e-6, 0.0, -1e-6], [3.0, -0.0, -3.0]], dtype=np.float32)
+    assert labels_on(logits).tolist() == [[True, False, False]] * 2
+    above = probabilities(logits, "multi_label_classification") > 0.5
+    np.testing.assert_array_equal(labels_on(logits), above)
+    assert compute_metrics(["accuracy"], logits, labels_on(logits)) == {"accuracy": 1.0}

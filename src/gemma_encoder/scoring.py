@@ -120,6 +120,11 @@ def probabilities(logits: np.ndarray, problem_type: str) -> np.ndarray:
     return np.exp(scores - np.logaddexp.reduce(scores, axis=-1, keepdims=True))
 
 
+def labels_on(logits: np.ndarray) -> np.ndarray:
+    """Which labels apply by multi-label scores `[..., num_labels]`: those of a probability above one half."""
+    return logits > 0
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, on a GPU or (torch has no class for that) on the CPU."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
