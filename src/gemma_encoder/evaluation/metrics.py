@@ -70,9 +70,9 @@ def compute_metrics(names: Sequence[str], scores: Array, labels: Any) -> dict[st
     The class predicted is the one with the highest score (the first of equal ones); in multi-label data every
     label that applies (`scoring.labels_on`). `f1` is that of class 1; `f1_macro` is the mean over the classes
     that occur in labels or predictions (multi-label: over all labels), a class without a hit counting 0;
-    multi-label `accuracy` wants the whole row right. `matthews` of constant
-    predictions is 0, and so are `pearson` and `spearman` where they are not defined (constant labels or
-    predictions, a single row), with a RuntimeWarning.
+    multi-label `accuracy` wants the whole row right. `matthews` of constant predictions is 0, and so are
+    `pearson` and `spearman` where they are not defined (constant labels or predictions, a single row), with a
+    RuntimeWarning.
 
     Args:
         names: Which metrics, of `METRICS`.
