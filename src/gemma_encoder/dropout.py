@@ -119,8 +119,8 @@ def install_dropout(backbone: PreTrainedModel, config: DropoutConfig) -> None:
     """Install attention, feed-forward and embedding dropout on a stock backbone, in place.
 
     Stock attention modules pass their own `attention_dropout` to the attention function while training; that
-    rate is set to `config.attention` (0 included). The other two are forward hooks, which add up where this is
-    called twice. `config.head` is not used here.
+    rate is set to `config.attention` (0 included). The other two are forward hooks: two calls add theirs up.
+    `config.head` is not used here.
 
     Args:
         backbone: Stock text backbone, or one wrapped by PEFT.
