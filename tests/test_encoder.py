@@ -160,6 +160,7 @@ def test_config_survives_json():
         ({"labels": (0, 1)}, r"labels are \(0, 1\).*list of names"),
         ({"labels": 2}, "labels are 2.*list of names"),
         ({"labels": [["a"], ["b"]]}, "list of names"),
+        ({"labels": ("a", "\ud800")}, "lone surrogates"),
         ({"labels": ()}, "at least one"),
         ({"problem_type": "multi_label_classification"}, "labels are not given for multi_label"),
     ],

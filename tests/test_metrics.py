@@ -8,6 +8,7 @@ import warnings
 
 import numpy as np
 import pytest
+from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +21,8 @@ from gemma_encoder.evaluation import (
     majority_baseline,
     mean_interval,
 )
+from gemma_encoder.evaluation.evaluate import evaluate
+from gemma_encoder.tasks import Split, get_task
 
 
 def one_hot(classes: list[int], width: int) -> np.ndarray:
@@ -208,3 +211,9 @@ def test_interval_of_one_value_of_none_and_of_a_wrong_confidence():
         mean_interval([])
     with pytest.raises(ConfigError, match="confidence"):
         mean_interval([0.5, 0.6], 95)
+
+
+def test_nothing_to_judge():
+    none = Split(Dataset.from_dict({"text": [], "label": [], "row": []}), "rows.csv")
+    with pytest.raises(DataError, match=r"no rows to judge \[rows.csv\]"):
+        evaluate(None, none, get_task("sst2"))

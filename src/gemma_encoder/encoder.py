@@ -28,7 +28,7 @@ from .heads import HeadConfig, MLPHead
 from .losses import ProblemType, loss_for
 from .packing import pack, repad, unpad
 from .pooling import PoolingConfig, PoolingKind, build_pooler
-from .text import TextConfig, TextTokenizer, TokenizedBatch
+from .text import TextConfig, TextTokenizer, TokenizedBatch, is_text
 
 Layout = Literal["packed", "padded"]
 
@@ -124,6 +124,8 @@ class EncoderConfig:
             raise ConfigError(
                 f"labels are {labels!r}", fix="give a list of names, e.g. labels=('negative', 'positive')"
             )
+        if not all(map(is_text, labels)):
+            raise ConfigError(f"labels are {labels!r}", fix="leave out lone surrogates, no characters")
         if not labels or len(set(labels)) != len(labels):
             raise ConfigError(f"labels are {labels!r}", fix="give at least one, each a different name")
         if self.problem_type == "single_label_classification" and len(labels) < 2:

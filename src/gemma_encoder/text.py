@@ -56,7 +56,7 @@ class TextConfig:
                 f"text.template is {self.template!r}",
                 fix=f"put {PAIR_SLOT} behind {TEXT_SLOT}: truncation cuts the end",
             )
-        if not _is_text(self.template):
+        if not is_text(self.template):
             raise ConfigError(
                 f"text.template is {self.template!r}", fix="leave out lone surrogates, they are no characters"
             )
@@ -120,7 +120,7 @@ class TextTokenizer:
         """
         slots = tuple(row) if isinstance(row, tuple | list) else (row,)
         pieces = self.config.pieces
-        if not all(isinstance(slot, str) and _is_text(slot) for slot in slots):
+        if not all(isinstance(slot, str) and is_text(slot) for slot in slots):
             raise DataError(
                 f"A row is {_shorten(repr(row))}, which is no text", fix="give strings of valid Unicode"
             )
@@ -241,7 +241,7 @@ def _shorten(text: str) -> str:
     return text if len(text) <= 60 else text[:60] + "..."
 
 
-def _is_text(text: str) -> bool:
+def is_text(text: str) -> bool:
     """Whether a string can be encoded; lone surrogates, as from broken JSON, can't."""
     try:
         text.encode()

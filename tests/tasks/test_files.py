@@ -12,7 +12,8 @@ import pytest
 from table_files import put, save
 
 from gemma_encoder.errors import ConfigError, DataError
-from gemma_encoder.tasks import FileTask, read_table
+from gemma_encoder.tasks import FileTask, get_task, read_table
+from gemma_encoder.tasks.files import to_split
 
 
 def labelled(labels: list[Any]) -> list[dict[str, Any]]:
@@ -255,11 +256,22 @@ def test_a_class_of_very_many_digits(tmp_path):
         load(path, labels=("1", "2"))
 
 
+@pytest.mark.parametrize("label", ['"\\ud800"', '["x", "\\ud800"]'])
+def test_half_of_a_surrogate_pair_is_no_label(tmp_path, label):
+    """It can't be written to the saved folder, hours later."""
+    path = put(tmp_path / "a.jsonl", '{"text": "a", "label": ' + label + '}\n{"text": "b", "label": "x"}\n')
+    with pytest.raises(DataError, match=r"half of a surrogate pair \[.*line 1\]"):
+        load(path)
+
+
 def test_no_label_at_all(tmp_path):
     path = save(tmp_path / "a.jsonl", labelled([[], []]))
     for options in ({}, {"skip_bad_rows": True}):
-        with pytest.raises(DataError, match="no row has a label"):
+        with pytest.raises(DataError, match=r"no row has a label \["):
             load(path, **options)
+    path = save(tmp_path / "a.jsonl", labelled([["a"], ["b"]]))
+    with pytest.raises(DataError, match=r"no row has a label, first bad row: .*is a list .*line 1\]"):
+        load(path, problem_type="single_label_classification", skip_bad_rows=True)
 
 
 # Parts
@@ -294,6 +306,25 @@ def test_sampling_after_holding_out(tmp_path):
     assert (data.train.num_rows, data.validation.num_rows) == (30, 10)
     assert not set(data.train["row"]) & set(data.validation["row"])
     assert data.train_note.endswith("30 of 90 rows drawn with seed 5")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"problem_type": "regresion"}, "problem_type is 'regresion'.*regression"),
+        ({"labels": "ab"}, "labels are 'ab'.*list of names"),
+        ({"labels": (0, 1)}, r"labels are \(0, 1\).*list of names"),
+        ({"metrics": "accuracy"}, "metrics are 'accuracy'.*list of names"),
+    ],
+)
+def test_wrong_options_are_named(options, message):
+    with pytest.raises(ConfigError, match=message):
+        FileTask("train.csv", **options)
+
+
+def test_rows_in_memory_without_a_column():
+    with pytest.raises(DataError, match=r"no column 'label'; the columns are 'sentence' \[hub, row 1\]"):
+        to_split(iter([(1, "hub, row 1", {"sentence": "a"})]), "hub", get_task("sst2"))
 
 
 @pytest.mark.parametrize("fraction", [0, 1, -0.1, 1.5])

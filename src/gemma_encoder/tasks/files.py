@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from datasets import Dataset, Features, List, Value
 
@@ -18,12 +18,12 @@ from .labels import (
     infer_problem_type,
     is_missing,
     order_names,
-    refuse_structure,
+    refuse_no_label,
     shown,
     single_name,
     split_labels,
 )
-from .tables import ReadReport, TableFormat, iter_records, table_format, text_of, where
+from .tables import ReadReport, TableFormat, iter_records, missing_column, table_format, text_of, where
 
 PAIR_TEMPLATE = "Text 1: {text}\nText 2: {text_pair}"
 DEFAULT_METRICS: dict[ProblemType, tuple[str, ...]] = {
@@ -82,6 +82,15 @@ class FileTask:
     name: str | None = None
 
     def __post_init__(self) -> None:
+        if self.problem_type not in (None, *get_args(ProblemType)):
+            allowed = ", ".join(get_args(ProblemType))
+            raise ConfigError(f"problem_type is {self.problem_type!r}", fix=f"use one of {allowed}")
+        for name in ("labels", "metrics"):
+            value: Any = getattr(self, name)
+            if value is not None and (
+                not isinstance(value, list | tuple) or not all(isinstance(each, str) for each in value)
+            ):
+                raise ConfigError(f"{name} are {value!r}", fix="give a list of names")
         if not 0 < self.validation_fraction < 1:
             raise ConfigError(
                 f"validation_fraction is {self.validation_fraction}", fix="give a number between 0 and 1"
@@ -145,16 +154,18 @@ class FileTask:
         self, raw: Sequence[_RawRow], problem_type: ProblemType, report: ReadReport
     ) -> tuple[str, ...]:
         found: set[str] = set()
+        bad = list(report.first_errors)
         for row in raw:
             try:
                 found.update(self._names_in(row, problem_type))
-            except DataError:
+            except DataError as error:
                 if not report.skip_bad_rows:
                     raise
-                # counted where the row is encoded
+                bad.append(error)  # counted where the row is encoded
         if not found:
+            first = f", first bad row: {bad[0]}" if bad else ""
             raise DataError(
-                "no row has a label", where=str(self.train), fix=f"check column {self.label_column!r}"
+                f"no row has a label{first}", where=str(self.train), fix=f"check column {self.label_column!r}"
             )
         return order_names(found)
 
@@ -190,6 +201,9 @@ def to_split(rows: Iterator[tuple[int, str, dict[str, Any]]], source: str, task:
 
     def raw() -> Iterator[_RawRow]:
         for number, place, record in rows:
+            for column in (*task.text_columns, task.label_column):
+                if column not in record:
+                    raise missing_column(column, record, place)
             texts = tuple(text_of(record, column, place) for column in task.text_columns)
             yield _RawRow(number, place, texts, record[task.label_column])
 
@@ -250,7 +264,7 @@ def _raw_rows(
         place = where(path, kind, number)
         try:
             texts = tuple(text_of(record, column, place) for column in text_columns)
-            refuse_structure(record[label_column], label_column, place)
+            refuse_no_label(record[label_column], label_column, place)
         except DataError as error:
             report.bad(error)
             continue

@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import DataError
 from ..losses import ProblemType
 from .base import Task
+from .tables import SURROGATE
 
 MOST_INTEGER_CLASSES = 50  # more distinct whole numbers than this may as well be a scale
 MOST_CLASSES = 1000
@@ -86,17 +87,27 @@ def shown(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def refuse_structure(value: Any, column: str, place: str) -> None:
+def refuse_no_label(value: Any, column: str, place: str) -> None:
     """Refuse a cell that is neither a label nor a list of them.
 
     Raises:
-        DataError: It is a mapping or bytes.
+        DataError: It is a mapping or bytes, or no name that can be written to a file.
     """
+    if any(isinstance(name, str) and SURROGATE.search(name) for name in _parts(value)):
+        raise DataError(
+            f"the label {shown(value)} holds half of a surrogate pair",
+            where=place,
+            fix="write the file as UTF-8",
+        )
     if isinstance(value, dict | bytes):
         what = f"column {column!r} holds {'bytes' if isinstance(value, bytes) else 'a dict'}, not a label"
         raise DataError(
             f"{what}: {shown(value)}", where=place, fix="write a name, a number or a list of names"
         )
+
+
+def _parts(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else [value]
 
 
 def single_name(value: Any, place: str) -> str:
