@@ -8,6 +8,7 @@ import warnings
 
 import numpy as np
 import pytest
+from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +21,8 @@ from gemma_encoder.evaluation import (
     majority_baseline,
     mean_interval,
 )
+from gemma_encoder.evaluation.evaluate import evaluate
+from gemma_encoder.tasks import Split, get_task
 
 
 def one_hot(classes: list[int], width: int) -> np.ndarray:
@@ -68,6 +71,14 @@ def test_multi_label_by_hand():
     assert got["f1_micro"] == pytest.approx(2 * 3 / (2 * 3 + 1 + 1))
     assert got["f1_macro"] == pytest.approx((2 / 4 + 1 + 1) / 3)
     assert got["accuracy"] == pytest.approx(1 / 3)
+
+
+def test_multi_label_of_one_label_by_hand():
+    scores = np.array([[2.0], [1.0], [-1.0], [-1.0], [-3.0]])  # predicted: 1, 1, 0, 0, 0
+    got = compute_metrics(["f1_micro", "f1_macro", "accuracy"], scores, [[1], [0], [1], [0], [0]])
+    assert got == {"f1_micro": pytest.approx(0.5), "f1_macro": pytest.approx(0.5), "accuracy": 3 / 5}
+    never = compute_metrics(["f1_micro", "f1_macro"], np.array([[-1.0], [-2.0]]), [[0], [0]])
+    assert never == {"f1_micro": 0.0, "f1_macro": 0.0}
 
 
 def test_regression_by_hand():
@@ -202,9 +213,7 @@ def test_interval_of_one_value_of_none_and_of_a_wrong_confidence():
         mean_interval([0.5, 0.6], 95)
 
 
-def test_a_single_label_of_a_multi_label_task_is_judged_by_its_hits():
-    """Three rows have the label, two of them are found, one is called wrongly: precision and recall 2/3."""
-    labels = np.array([[1.0], [1.0], [1.0], [0.0], [0.0]])
-    scores = np.array([[2.0], [1.0], [-1.0], [3.0], [-2.0]])
-    found = compute_metrics(["f1_micro", "f1_macro", "accuracy"], scores, labels)
-    assert found == pytest.approx({"f1_micro": 2 / 3, "f1_macro": 2 / 3, "accuracy": 3 / 5})
+def test_nothing_to_judge():
+    none = Split(Dataset.from_dict({"text": [], "label": [], "row": []}), "rows.csv")
+    with pytest.raises(DataError, match=r"no rows to judge \[rows.csv\]"):
+        evaluate(None, none, get_task("sst2"))

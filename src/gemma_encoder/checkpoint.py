@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -286,8 +287,8 @@ def _check_types(saved: dict[str, Any]) -> None:
     adapter, files = saved["adapter"], saved["files"]
     sound = {
         "encoder": isinstance(saved["encoder"], dict),
-        "output_scale": type(saved["output_scale"]) in (int, float),
-        "output_shift": type(saved["output_shift"]) in (int, float),
+        "output_scale": _is_finite(saved["output_scale"]),
+        "output_shift": _is_finite(saved["output_shift"]),
         "adapter": adapter is None
         or (isinstance(adapter, dict) and {"base", "base_digest"} <= adapter.keys()),
         "files": _are_names(files),
@@ -295,6 +296,10 @@ def _check_types(saved: dict[str, Any]) -> None:
     for name, right in sound.items():
         if not right:
             raise ValueError(f"{name} is {saved[name]!r}")
+
+
+def _is_finite(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < math.inf
 
 
 def _are_names(files: Any) -> bool:

@@ -27,10 +27,41 @@ from .errors import ConfigError
 from .heads import HeadConfig, MLPHead
 from .losses import ProblemType, loss_for
 from .packing import pack, repad, unpad
-from .pooling import PoolingConfig, build_pooler
-from .text import TextConfig, TextTokenizer, TokenizedBatch
+from .pooling import PoolingConfig, PoolingKind, build_pooler
+from .text import TextConfig, TextTokenizer, TokenizedBatch, is_text
 
 Layout = Literal["packed", "padded"]
+
+_NESTED: dict[str, type] = {
+    "pooling": PoolingConfig,
+    "head": HeadConfig,
+    "dropout": DropoutConfig,
+    "text": TextConfig,
+}
+# Told by identity, which `replace` keeps: labels nobody asked for don't outlive a change of problem type.
+_LABELS_NOT_GIVEN = ("0", "1")
+
+
+def _nested_config(name: str, value: Any) -> Any:
+    """A nested config from what stands for one: itself, a mapping of its fields, or a shorthand."""
+    kind = _NESTED[name]
+    accepted = f"give a {kind.__name__} or a mapping with {', '.join(f.name for f in fields(kind))}"
+    if isinstance(value, kind):
+        return value
+    if isinstance(value, Mapping):
+        try:
+            return kind(**value)
+        except TypeError as error:
+            raise ConfigError(f"{name} is {dict(value)!r}", fix=accepted) from error
+    if name == "pooling":
+        if isinstance(value, str):
+            return PoolingConfig(kind=value)  # type: ignore[arg-type]
+        accepted += f", or one of {', '.join(get_args(PoolingKind))}"
+    if name == "dropout":
+        if isinstance(value, int | float):
+            return DropoutConfig.uniform(value)
+        accepted += ", or one rate for all"
+    raise ConfigError(f"{name} is {value!r}", fix=accepted)
 
 
 @dataclass(frozen=True)
@@ -41,16 +72,16 @@ class EncoderConfig:
         attention: Who sees whom: `bidirectional` or `causal`.
         window: What local layers see when bidirectional: `radius`, `width` or `full` (see
             `attention.apply_policy`).
-        pooling: How token states become one vector.
+        pooling: How token states become one vector; a kind such as `"mean"` will do.
         head: The MLP on the pooled vector.
-        dropout: Dropout rates while training.
+        dropout: Dropout rates while training; a number is the rate everywhere.
         text: Template, maximal length and special tokens.
         problem_type: What the scores mean, and so which loss trains them.
-        labels: Class names; for regression the name of each score. By default `0` and `1`, or `score`.
+        labels: Class names; for regression the name of each score, `score` if none is given.
         decoder: Where the weights came from.
 
-    `pooling`, `head`, `dropout` and `text` may be given as mappings, `pooling` also by its kind and `dropout`
-    as one rate for all sites.
+    A mapping of fields will do for `pooling`, `head`, `dropout` and `text`; the attribute is the config made
+    of it.
 
     Raises:
         ConfigError: A value is not allowed.
@@ -63,7 +94,7 @@ class EncoderConfig:
     dropout: DropoutConfig = field(default_factory=DropoutConfig)
     text: TextConfig = field(default_factory=TextConfig)
     problem_type: ProblemType = "single_label_classification"
-    labels: tuple[str, ...] = ()
+    labels: tuple[str, ...] = _LABELS_NOT_GIVEN
     decoder: str = ""
 
     def __post_init__(self) -> None:
@@ -78,13 +109,30 @@ class EncoderConfig:
                 raise ConfigError(
                     f"{name} is {getattr(self, name)!r}", fix=f"use one of {', '.join(get_args(allowed))}"
                 )
-        labels: Any = self.labels or (("score",) if self.problem_type == "regression" else ("0", "1"))
-        names = isinstance(labels, Sequence) and all(isinstance(label, str) for label in labels)
-        if isinstance(labels, str) or not names or len(set(labels)) != len(labels):
-            raise ConfigError(f"labels are {labels!r}", fix="give a list of names, each another one")
-        object.__setattr__(self, "labels", tuple(labels))
-        if self.problem_type == "single_label_classification" and len(self.labels) < 2:
-            raise ConfigError(f"labels are {self.labels!r}", fix="give at least two classes")
+        for name in _NESTED:
+            object.__setattr__(self, name, _nested_config(name, getattr(self, name)))
+        object.__setattr__(self, "labels", self._checked_labels())
+
+    def _checked_labels(self) -> tuple[str, ...]:
+        labels: Any = self.labels
+        if labels is _LABELS_NOT_GIVEN and self.problem_type != "single_label_classification":
+            if self.problem_type == "regression":
+                return ("score",)
+            raise ConfigError(
+                f"labels are not given for {self.problem_type}",
+                fix="name them, e.g. labels=('sports', 'politics')",
+            )
+        if not isinstance(labels, list | tuple) or not all(isinstance(label, str) for label in labels):
+            raise ConfigError(
+                f"labels are {labels!r}", fix="give a list of names, e.g. labels=('negative', 'positive')"
+            )
+        if not all(map(is_text, labels)):
+            raise ConfigError(f"labels are {labels!r}", fix="leave out lone surrogates, no characters")
+        if not labels or len(set(labels)) != len(labels):
+            raise ConfigError(f"labels are {labels!r}", fix="give at least one, each a different name")
+        if self.problem_type == "single_label_classification" and len(labels) < 2:
+            raise ConfigError(f"labels are {labels!r}", fix="give at least two classes")
+        return tuple(labels)
 
     @property
     def num_labels(self) -> int:
@@ -111,28 +159,15 @@ class EncoderConfig:
             ) from error
 
 
-_PARTS: dict[str, type] = {
-    "pooling": PoolingConfig,
-    "head": HeadConfig,
-    "dropout": DropoutConfig,
-    "text": TextConfig,
-}
-
-
-def _part(name: str, value: Any) -> Any:
-    """A part of a configuration from what a caller may give for it."""
-    kind = _PARTS[name]
-    if isinstance(value, kind):
-        return value
-    if name == "pooling" and isinstance(value, str):
-        return PoolingConfig(value)  # type: ignore[arg-type]
-    if name == "dropout" and isinstance(value, int | float) and not isinstance(value, bool):
-        return DropoutConfig.uniform(value)
-    try:
-        return kind(**value)
-    except TypeError as error:
-        known = ", ".join(each.name for each in fields(kind))
-        raise ConfigError(f"{name} is {value!r}: {error}", fix=f"give a {kind.__name__} ({known})") from error
+def _overridden(config: EncoderConfig, overrides: Mapping[str, Any]) -> EncoderConfig:
+    """A config with some of its fields changed."""
+    if not isinstance(config, EncoderConfig):
+        raise ConfigError(f"config is {config!r}", fix="give an EncoderConfig, or its fields by name")
+    known = [f.name for f in fields(EncoderConfig)]
+    for name in overrides:
+        if name not in known:
+            raise ConfigError(f"Encoder has no option {name!r}", fix=f"the fields are {', '.join(known)}")
+    return replace(config, **overrides)
 
 
 @dataclass
@@ -217,7 +252,7 @@ class Encoder(nn.Module):
             seed: Seed for the new pooler and head, torch's generator as it stands if None.
             layout: `packed`, or `padded` through stock attention (the reference).
             backend: Attention back end to insist on, or `auto`.
-            **overrides: Fields of `EncoderConfig` to change, e.g. `pooling="mean", labels=["no", "yes"]`.
+            **overrides: Fields of `EncoderConfig` to change, e.g. `pooling="attention"`, `dropout=0.1`.
 
         Raises:
             DecoderError: The decoder can't be found or loaded, or is of a family that can't be adapted.
@@ -227,13 +262,10 @@ class Encoder(nn.Module):
         from .verification import assert_adapted, choose_padding_side, refuse_unfit
 
         check_backend_name(backend)
+        config = _overridden(EncoderConfig() if config is None else config, overrides)
         if not isinstance(decoder, Decoder):
             decoder = load_decoder(decoder, dtype=dtype)
-        try:
-            made = {"decoder": decoder.source, **overrides}
-            config = EncoderConfig(**made) if config is None else replace(config, **made)
-        except TypeError as error:
-            raise ConfigError(str(error), fix="give fields of EncoderConfig") from error
+        config = replace(config, decoder=decoder.source)
         refuse_unfit(decoder, config)
         choose_padding_side(decoder)
         apply_policy(decoder.backbone, config.attention, config.window)
@@ -255,7 +287,7 @@ class Encoder(nn.Module):
         device: str | torch.device | None = None,
         layout: Layout = "packed",
         backend: BackendName | Literal["auto"] = "auto",
-        dropout: DropoutConfig | None = None,
+        dropout: DropoutConfig | float | None = None,
     ) -> Encoder:
         """Load a folder written by `save_pretrained`, in eval mode.
 
@@ -265,17 +297,18 @@ class Encoder(nn.Module):
             device: Where to put it, the CPU if None.
             layout: `packed` or `padded`.
             backend: Attention back end to insist on, or `auto`.
-            dropout: Rates for further training, those saved if None.
+            dropout: Rates (or one for all) for further training, those saved if None.
 
         Raises:
             CheckpointError: The folder is no model, not whole, or of a newer format.
-            ConfigError: Unknown layout or back end.
+            ConfigError: Unknown layout or back end, or a rate that is not allowed.
         """
         from .checkpoint import load_encoder_parts
 
         check_backend_name(backend)  # before seconds of loading
+        rates = None if dropout is None else _nested_config("dropout", dropout)
         parts = load_encoder_parts(folder, dtype)
-        config = parts.config if dropout is None else replace(parts.config, dropout=dropout)
+        config = parts.config if rates is None else replace(parts.config, dropout=rates)
         encoder = cls(parts.backbone, parts.tokenizer, config, layout=layout, backend=backend)
         parts.restore(encoder)
         return encoder.to(device).eval() if device is not None else encoder.eval()

@@ -141,6 +141,17 @@ def test_values_that_are_not_texts(tmp_path):
     )
 
 
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_nan_is_a_missing_text(tmp_path, suffix):
+    path = save(tmp_path / f"a{suffix}", [{"text": 1.5}, {"text": float("nan")}])
+    with pytest.raises(DataError, match=r"column 'text' holds NaN, not a text \[.* 2\]"):
+        list(iter_rows(path))
+    report = ReadReport(skip_bad_rows=True)
+    assert [row.text for row in iter_rows(path, report=report)] == ["1.5"] and report.skipped == 1
+    words = put(tmp_path / "words.csv", "text\nnan\n")
+    assert [row.text for row in iter_rows(words)] == ["nan"]
+
+
 def test_the_record_travels_with_the_row(tmp_path):
     path = put(tmp_path / "a.csv", "id,text\n7,hello\n")
     assert list(iter_rows(path)) == [Row(2, "hello", None, {"id": "7", "text": "hello"})]
@@ -154,6 +165,13 @@ BAD_ROWS = [
     ("a.csv", b"text,label\na,x\nb,y,z\nc,x\n", "line 3", "the row has 3 fields, the header has 2"),
     ("a.csv", b'text,label\n"a\nb",x\n"c\nd"\ne,x\n', "line 4", "the row has 1 fields"),
     ("a.csv", b'text,label\na,x\n"b"c,y\nc,x\n', "line 3", "broken CSV"),
+    (
+        "a.csv",
+        b"text,label\na,x\nb\rb,y\nc,x\n",
+        "line 3",
+        "broken CSV: it holds a carriage return.*LF or CRLF",
+    ),
+    ("a.tsv", b"text\tlabel\na\tx\nb\rb\ty\n", "line 3", "broken TSV: it holds a carriage return"),
     ("a.tsv", b"text\tlabel\na\tx\nb\n", "line 3", "the row has 1 fields, the header has 2"),
     ("a.jsonl", b'{"text": "a", "label": "x"}\n{"text": "b", \n', "line 2", "broken JSON: .* at character"),
     ("a.jsonl", b'{"text": "a", "label": "x"}\n\n["b", "y"]\n', "line 3", "a JSON list, not an object"),
@@ -230,6 +248,7 @@ def test_a_quote_never_closed_is_not_skipped(tmp_path):
         ("a.csv", b"text,label\n", "there are no rows"),
         ("a.csv", b"title,body\na,b\n", "no column 'text'; the columns are 'title', 'body'"),
         ("a.csv", b"text,label,text\na,b,c\n", "column names occur more than once: 'text'"),
+        ("a.csv", b"text,label\ra,b\r", "holds a carriage return"),
         ("a.csv", b"te\xffxt\na\n", "not UTF-8"),
         ("a.xlsx", b"PK", r"can't tell the format of a file named 'a.xlsx'"),
         ("a", b"text\n", "can't tell the format"),
@@ -261,6 +280,20 @@ def test_parquet_without_the_column_or_with_one_twice(tmp_path):
         list(iter_rows(path))
     pq.write_table(pa.table([["a"], ["b"]], names=["text", "text"]), path)
     with pytest.raises(DataError, match="more than once: 'text'"):
+        list(iter_rows(path))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pa.array([2**62], pa.timestamp("us")),
+        pa.StructArray.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"]),
+    ],
+    ids=["a date beyond Python's", "a struct with a name twice"],
+)
+def test_parquet_values_that_python_has_not(tmp_path, other):
+    pq.write_table(pa.table({"text": ["x"], "other": other}), path := tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a value can't be read: .*a.parquet, rows 1 to 1\]"):
         list(iter_rows(path))
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import ConfigError
+from ..errors import ConfigError, DataError
 from ..scoring import DEFAULT_MAX_TOKENS, Row, score
 from .metrics import compute_metrics, majority_baseline
 
@@ -73,7 +73,10 @@ def evaluate(
     Raises:
         ConfigError: The encoder was trained for other labels or another kind of task, or a metric does not
             fit.
+        DataError: There are no rows.
     """
+    if not len(split.rows):
+        raise DataError("there are no rows to judge", where=split.source, fix="give at least one")
     order = label_order(encoder, task)
     names = tuple(metrics or task.metrics)
     start = time.perf_counter()

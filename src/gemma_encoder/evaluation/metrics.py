@@ -14,6 +14,7 @@ from sklearn import metrics as sk
 
 from ..errors import ConfigError, DataError
 from ..losses import ProblemType
+from ..scoring import labels_on
 
 Array = np.ndarray
 Kind = Literal["binary", "classes", "multi_label", "numbers"]
@@ -30,9 +31,9 @@ class Metric:
 
 def _f1(average: str) -> Callable[[Array, Array], Any]:
     def score(labels: Array, predicted: Array) -> Any:
-        if labels.ndim == 2 and labels.shape[1] == 1:  # which scikit-learn would take for two classes
-            return sk.f1_score(labels[:, 0], predicted[:, 0], zero_division=0)
-        return sk.f1_score(labels, predicted, average=average, zero_division=0)
+        # scikit-learn takes a single column for two classes and would judge label 0 as well.
+        kind = "binary" if labels.ndim == 2 and labels.shape[1] == 1 else average
+        return sk.f1_score(labels, predicted, average=kind, zero_division=0)
 
     return score
 
@@ -67,11 +68,11 @@ def compute_metrics(names: Sequence[str], scores: Array, labels: Any) -> dict[st
     """Judge scores.
 
     The class predicted is the one with the highest score (the first of equal ones); in multi-label data every
-    label with a score above 0, that is a probability above one half. `f1` is that of class 1; `f1_macro` is
-    the mean over the classes that occur in labels or predictions (multi-label: over all labels), a class
-    without a hit counting 0; multi-label `accuracy` wants the whole row right. `matthews` of constant
-    predictions is 0, and so are `pearson` and `spearman` where they are not defined (constant labels or
-    predictions, a single row), with a RuntimeWarning.
+    label that applies (`scoring.labels_on`). `f1` is that of class 1; `f1_macro` is the mean over the classes
+    that occur in labels or predictions (multi-label: over all labels), a class without a hit counting 0;
+    multi-label `accuracy` wants the whole row right. `matthews` of constant predictions is 0, and so are
+    `pearson` and `spearman` where they are not defined (constant labels or predictions, a single row), with a
+    RuntimeWarning.
 
     Args:
         names: Which metrics, of `METRICS`.
@@ -184,7 +185,7 @@ def _prepare(names: Sequence[str], scores: Array, labels: Array) -> tuple[Kind, 
             raise DataError(
                 f"scores are {scores.shape}, labels {labels.shape}", fix="give one score for each label"
             )
-        return "multi_label", labels.astype(np.int64), (scores > 0).astype(np.int64)
+        return "multi_label", labels.astype(np.int64), labels_on(scores).astype(np.int64)
     if scores.shape[1] == 1:
         labels = labels.astype(np.float64).reshape(-1)
         if not np.isfinite(labels).all():

@@ -6,15 +6,24 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from datasets import Dataset, Features, List, Value
 
 from ..errors import ConfigError, DataError
 from ..losses import ProblemType
 from .base import Split, Task, TaskData
-from .labels import class_name, encode_label, infer_problem_type, is_missing, order_names, split_labels
-from .tables import ReadReport, TableFormat, iter_records, table_format, text_of, where
+from .labels import (
+    encode_label,
+    infer_problem_type,
+    is_missing,
+    order_names,
+    refuse_no_label,
+    shown,
+    single_name,
+    split_labels,
+)
+from .tables import ReadReport, TableFormat, iter_records, missing_column, table_format, text_of, where
 
 PAIR_TEMPLATE = "Text 1: {text}\nText 2: {text_pair}"
 DEFAULT_METRICS: dict[ProblemType, tuple[str, ...]] = {
@@ -73,6 +82,15 @@ class FileTask:
     name: str | None = None
 
     def __post_init__(self) -> None:
+        if self.problem_type not in (None, *get_args(ProblemType)):
+            allowed = ", ".join(get_args(ProblemType))
+            raise ConfigError(f"problem_type is {self.problem_type!r}", fix=f"use one of {allowed}")
+        for name in ("labels", "metrics"):
+            value: Any = getattr(self, name)
+            if value is not None and (
+                not isinstance(value, list | tuple) or not all(isinstance(each, str) for each in value)
+            ):
+                raise ConfigError(f"{name} are {value!r}", fix="give a list of names")
         if not 0 < self.validation_fraction < 1:
             raise ConfigError(
                 f"validation_fraction is {self.validation_fraction}", fix="give a number between 0 and 1"
@@ -106,7 +124,7 @@ class FileTask:
             names = ("score",) if problem_type == "regression" else self._names(raw, problem_type, report)
         if problem_type == "single_label_classification" and len(names) < 2:
             raise DataError(
-                f"there is one class only, {names[0]!r}" if names else "there is no class",
+                f"there is one class only, {shown(names[0])}" if names else "there is no class",
                 where=str(self.train),
                 fix=f"check column {self.label_column!r}; classification needs two classes or more",
             )
@@ -136,21 +154,25 @@ class FileTask:
         self, raw: Sequence[_RawRow], problem_type: ProblemType, report: ReadReport
     ) -> tuple[str, ...]:
         found: set[str] = set()
+        bad = list(report.first_errors)
         for row in raw:
-            if problem_type == "single_label_classification":
-                found |= {class_name(row.label)} if not is_missing(row.label) else set()
-                continue
             try:
-                found |= set(split_labels(row.label, self.label_separator, row.place))
-            except DataError:
-                continue  # raised, or skipped and counted, where the row is encoded
-        if not found and not report.skip_bad_rows:
-            for row in raw:
-                split_labels(row.label, self.label_separator, row.place)
+                found.update(self._names_in(row, problem_type))
+            except DataError as error:
+                if not report.skip_bad_rows:
+                    raise
+                bad.append(error)  # counted where the row is encoded
+        if not found:
+            first = f", first bad row: {bad[0]}" if bad else ""
             raise DataError(
-                "no row has a label", where=str(self.train), fix=f"check column {self.label_column!r}"
+                f"no row has a label{first}", where=str(self.train), fix=f"check column {self.label_column!r}"
             )
         return order_names(found)
+
+    def _names_in(self, row: _RawRow, problem_type: ProblemType) -> list[str]:
+        if problem_type == "multi_label_classification":
+            return split_labels(row.label, self.label_separator, row.place) if row.label is not None else []
+        return [] if is_missing(row.label) else [single_name(row.label, row.place)]
 
 
 @dataclass(frozen=True)
@@ -179,6 +201,9 @@ def to_split(rows: Iterator[tuple[int, str, dict[str, Any]]], source: str, task:
 
     def raw() -> Iterator[_RawRow]:
         for number, place, record in rows:
+            for column in (*task.text_columns, task.label_column):
+                if column not in record:
+                    raise missing_column(column, record, place)
             texts = tuple(text_of(record, column, place) for column in task.text_columns)
             yield _RawRow(number, place, texts, record[task.label_column])
 
@@ -239,6 +264,7 @@ def _raw_rows(
         place = where(path, kind, number)
         try:
             texts = tuple(text_of(record, column, place) for column in text_columns)
+            refuse_no_label(record[label_column], label_column, place)
         except DataError as error:
             report.bad(error)
             continue

@@ -12,6 +12,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import math
 import re
 import zlib
 from collections import Counter
@@ -39,7 +40,7 @@ SUFFIXES: dict[str, TableFormat] = {
 }
 LARGEST_FIELD = 1 << 24  # characters; the standard library's 131,072 is less than a long document
 PARQUET_ROWS = 1024  # rows held at a time
-_SURROGATE = re.compile("[\ud800-\udfff]")
+SURROGATE = re.compile("[\ud800-\udfff]")  # half of a pair, no character by itself
 
 
 @dataclass(frozen=True)
@@ -209,11 +210,15 @@ def text_of(record: dict[str, Any], column: str, place: str) -> str:
     value = record[column]
     if value is None or value != value:  # JSON's NaN, which pandas writes for nothing
         return ""
+    if isinstance(value, float) and math.isnan(value):  # pandas writes it where a text is missing
+        raise DataError(
+            f"column {column!r} holds NaN, not a text", where=place, fix="fill it in, or skip bad rows"
+        )
     if isinstance(value, list | dict | bytes):
         kind = type(value).__name__
         raise DataError(f"column {column!r} holds a {kind}, not a text", where=place, fix="make it a string")
     text = value if isinstance(value, str) else str(value)
-    if _SURROGATE.search(text):  # half of a "\ud83d\ude00" pair in JSON: no tokenizer takes it
+    if SURROGATE.search(text):  # half of a "\ud83d\ude00" pair in JSON: no tokenizer takes it
         raise DataError(
             f"column {column!r} holds half of a surrogate pair", where=place, fix="write the file as UTF-8"
         )
@@ -232,7 +237,7 @@ def _clear_errors(source: Source) -> Iterator[None]:
         raise DataError("this is a folder, not a file", where=place, fix="name a file in it") from None
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"the gzip file is broken: {error}", where=place, fix="compress it again") from None
-    except pa.ArrowInvalid as error:
+    except pa.ArrowException as error:
         raise DataError(
             f"this is no readable parquet file: {first_line(error)}", where=place, fix="write it again"
         ) from None
@@ -360,8 +365,10 @@ def _delimited(
                     fix='close it; write a quote inside a quoted field as ""',
                 ) from None
             lines.undecodable.clear()
-            fix = 'put the field in quotes and write a quote inside it as ""'
-            broken = DataError(f"the line is broken CSV: {error}", where=lines.place(), fix=fix)
+            reason, fix = str(error), 'put the field in quotes and write a quote inside it as ""'
+            if "new-line character" in reason:
+                reason, fix = "it holds a carriage return", "save the file with line ends LF or CRLF"
+            broken = DataError(f"the line is broken {kind.upper()}: {reason}", where=lines.place(), fix=fix)
             if header is None:
                 raise broken from None
             report.bad(broken)
@@ -404,6 +411,11 @@ def _parquet(source: Source, columns: Sequence[str]) -> Iterator[tuple[int, dict
             except UnicodeDecodeError:
                 place = f"{source}, rows {number + 1} to {number + batch.num_rows}"
                 raise DataError("a string is not UTF-8", where=place, fix="write the file again") from None
+            except (ValueError, OverflowError) as error:  # dates beyond Python's, a struct with a name twice
+                place = f"{source}, rows {number + 1} to {number + batch.num_rows}"
+                raise DataError(
+                    f"a value can't be read: {first_line(error)}", where=place, fix="leave the column out"
+                ) from None
             for record in records:
                 number += 1
                 yield number, record
