@@ -98,8 +98,6 @@ class EncoderConfig:
     decoder: str = ""
 
     def __post_init__(self) -> None:
-        for name in _PARTS:
-            object.__setattr__(self, name, _part(name, getattr(self, name)))
         for name, allowed in (
             ("attention", AttentionPolicy),
             ("window", WindowPolicy),

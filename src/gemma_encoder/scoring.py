@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from .errors import ConfigError, DataError, GemmaEncoderError
+from .errors import ConfigError, GemmaEncoderError
 from .packing import plan_batches
 from .text import check_rows
 

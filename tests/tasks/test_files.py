@@ -157,22 +157,6 @@ def test_nan_and_null_labels_in_parquet_and_json(tmp_path):
         load(path, labels=("x", "y"))
 
 
-@pytest.mark.parametrize("options", [{}, {"labels": ("x", "y")}])
-def test_labels_that_are_records_are_no_class_names(tmp_path, options):
-    path = put(tmp_path / "a.jsonl", '{"text": "a", "label": "x"}\n{"text": "b", "label": {"name": "y"}}\n')
-    with pytest.raises(DataError, match=r"label is a dict, not a name or a number \[.*line 2\]"):
-        load(path, **options)
-
-
-def test_a_number_that_no_float_holds_is_no_score(tmp_path):
-    path = put(tmp_path / "a.jsonl", f'{{"text": "a", "label": 1.5}}\n{{"text": "b", "label": {10**400}}}\n')
-    with pytest.raises(DataError, match=r"is not a number.* \[.*line 2\]"):
-        load(path, problem_type="regression")
-    path = put(tmp_path / "a.csv", f"text,label\na,1.5\nb,{10**400}\n")
-    with pytest.raises(DataError, match="is not a number"):
-        load(path, problem_type="regression")
-
-
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
 def test_an_unseen_label_in_validation(tmp_path, suffix):
     train = save(tmp_path / f"train{suffix}", labelled(["neg", "pos"]))

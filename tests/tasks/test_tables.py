@@ -141,13 +141,9 @@ def test_values_that_are_not_texts(tmp_path):
     )
 
 
-@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
-def test_nan_is_a_missing_text(tmp_path, suffix):
-    path = save(tmp_path / f"a{suffix}", [{"text": 1.5}, {"text": float("nan")}])
-    with pytest.raises(DataError, match=r"column 'text' holds NaN, not a text \[.* 2\]"):
-        list(iter_rows(path))
-    report = ReadReport(skip_bad_rows=True)
-    assert [row.text for row in iter_rows(path, report=report)] == ["1.5"] and report.skipped == 1
+def test_nan_is_nothing_but_the_word_is_a_text(tmp_path):
+    path = save(tmp_path / "a.parquet", [{"text": 1.5}, {"text": float("nan")}])
+    assert [row.text for row in iter_rows(path)] == ["1.5", ""]
     words = put(tmp_path / "words.csv", "text\nnan\n")
     assert [row.text for row in iter_rows(words)] == ["nan"]
 

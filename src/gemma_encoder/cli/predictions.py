@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ConfigError, DataError
-from ..scoring import Scored, probabilities
+from ..scoring import Scored, labels_on, probabilities
 
 if TYPE_CHECKING:
     from ..encoder import EncoderConfig
@@ -37,7 +37,7 @@ def prediction(config: EncoderConfig, logits: np.ndarray) -> Any:
     if config.problem_type == "single_label_classification":
         return config.labels[int(np.argmax(logits))]
     if config.problem_type == "multi_label_classification":
-        return [label for label, logit in zip(config.labels, logits, strict=True) if logit > 0]
+        return [label for label, on in zip(config.labels, labels_on(logits), strict=True) if on]
     return values if len(values) > 1 else next(iter(values.values()))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -41,8 +40,6 @@ def infer_problem_type(labels: Sequence[LocatedLabel]) -> ProblemType:
             words, nearly as many different words as rows, or dicts and bytes.
     """
     lists = [isinstance(value, list | tuple) for _, value in labels]
-    for place, value in labels:
-        _check_plain(value, place)
     if any(lists):
         if not all(lists):
             place = labels[lists.index(False)][0]
@@ -201,10 +198,8 @@ def _number(value: Any) -> int | float | None:
     """The number a value stands for; an int only if it is written as one."""
     if isinstance(value, bool):
         return None
-    if isinstance(value, float):
+    if isinstance(value, int | float):
         return value
-    if isinstance(value, int):
-        return value if abs(value) <= LARGEST_NUMBER else None
     if not isinstance(value, str):
         try:
             return float(value)  # decimal.Decimal of a parquet column

@@ -12,7 +12,6 @@ from __future__ import annotations
 import csv
 import gzip
 import json
-import math
 import re
 import zlib
 from collections import Counter
@@ -210,10 +209,6 @@ def text_of(record: dict[str, Any], column: str, place: str) -> str:
     value = record[column]
     if value is None or value != value:  # JSON's NaN, which pandas writes for nothing
         return ""
-    if isinstance(value, float) and math.isnan(value):  # pandas writes it where a text is missing
-        raise DataError(
-            f"column {column!r} holds NaN, not a text", where=place, fix="fill it in, or skip bad rows"
-        )
     if isinstance(value, list | dict | bytes):
         kind = type(value).__name__
         raise DataError(f"column {column!r} holds a {kind}, not a text", where=place, fix="make it a string")
