@@ -9,7 +9,8 @@ import torch
 
 from gemma_encoder.decoders import Decoder
 from gemma_encoder.dropout import DropoutConfig
-from gemma_encoder.encoder import Encoder, EncoderConfig
+from gemma_encoder.encoder import Encoder
+from gemma_encoder.encoder_config import EncoderConfig
 from gemma_encoder.errors import AttentionError, ConfigError
 from gemma_encoder.heads import HeadConfig
 from gemma_encoder.pooling import attention, first_k, last_k, mean

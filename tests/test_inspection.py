@@ -16,7 +16,8 @@ from transformers import AutoModel
 
 from gemma_encoder.attention import apply_policy
 from gemma_encoder.dropout import DropoutConfig, decoder_layers
-from gemma_encoder.encoder import Encoder, EncoderConfig
+from gemma_encoder.encoder import Encoder
+from gemma_encoder.encoder_config import EncoderConfig
 from gemma_encoder.errors import AttentionError
 from gemma_encoder.inspection import assert_bidirectional, assert_policy, describe, receptive_field, render
 from gemma_encoder.pooling import attention, first_k

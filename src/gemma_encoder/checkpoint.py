@@ -26,7 +26,8 @@ from .model_card import model_card
 from .st_stack import dump_json, read_stack, reason, write_stack
 
 if TYPE_CHECKING:
-    from .encoder import Encoder, EncoderConfig
+    from .encoder import Encoder
+    from .encoder_config import EncoderConfig
 
 FORMAT_VERSION = 1
 CONFIG_FILE = "gemma_encoder.json"
@@ -250,7 +251,7 @@ def load_encoder_parts(folder: str | Path, dtype: torch.dtype = torch.float32) -
 
 
 def _read_config(folder: Path) -> tuple[dict[str, Any], EncoderConfig]:
-    from .encoder import EncoderConfig
+    from .encoder_config import EncoderConfig
 
     if not folder.is_dir():
         raise CheckpointError("The model folder does not exist", where=str(folder), fix="check the path")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
 
-from .attention import PACKED_ATTENTION, AttentionPolicy, WindowPolicy, apply_policy
+from .attention import PACKED_ATTENTION, apply_policy
 from .attention_backends import (
     AttentionNeeds,
     Backend,
@@ -23,149 +23,15 @@ from .attention_backends import (
 )
 from .decoders import Decoder, load_decoder
 from .dropout import DropoutConfig, install_dropout
+from .encoder_config import EncoderConfig, overridden
 from .errors import ConfigError
-from .heads import HeadConfig, MLPHead
-from .losses import ProblemType, loss_for
+from .heads import MLPHead
+from .losses import loss_for
 from .packing import pack, repad, unpad
-from .pooling import PoolingConfig, PoolingKind, build_pooler
-from .text import TextConfig, TextTokenizer, TokenizedBatch, is_text
+from .pooling import build_pooler
+from .text import TextTokenizer, TokenizedBatch
 
 Layout = Literal["packed", "padded"]
-
-_NESTED: dict[str, type] = {
-    "pooling": PoolingConfig,
-    "head": HeadConfig,
-    "dropout": DropoutConfig,
-    "text": TextConfig,
-}
-# Told by identity, which `replace` keeps: labels nobody asked for don't outlive a change of problem type.
-_LABELS_NOT_GIVEN = ("0", "1")
-
-
-def _nested_config(name: str, value: Any) -> Any:
-    """A nested config from what stands for one: itself, a mapping of its fields, or a shorthand."""
-    kind = _NESTED[name]
-    accepted = f"give a {kind.__name__} or a mapping with {', '.join(f.name for f in fields(kind))}"
-    if isinstance(value, kind):
-        return value
-    if isinstance(value, Mapping):
-        try:
-            return kind(**value)
-        except TypeError as error:
-            raise ConfigError(f"{name} is {dict(value)!r}", fix=accepted) from error
-    if name == "pooling":
-        if isinstance(value, str):
-            return PoolingConfig(kind=value)  # type: ignore[arg-type]
-        accepted += f", or one of {', '.join(get_args(PoolingKind))}"
-    if name == "dropout":
-        if isinstance(value, int | float):
-            return DropoutConfig.uniform(value)
-        accepted += ", or one rate for all"
-    raise ConfigError(f"{name} is {value!r}", fix=accepted)
-
-
-@dataclass(frozen=True)
-class EncoderConfig:
-    """Everything that makes an encoder of a decoder; saved with the model.
-
-    Attributes:
-        attention: Who sees whom: `bidirectional` or `causal`.
-        window: What local layers see when bidirectional: `radius`, `width` or `full` (see
-            `attention.apply_policy`).
-        pooling: How token states become one vector; a kind such as `"mean"` will do.
-        head: The MLP on the pooled vector.
-        dropout: Dropout rates while training; a number is the rate everywhere.
-        text: Template, maximal length and special tokens.
-        problem_type: What the scores mean, and so which loss trains them.
-        labels: Class names; for regression the name of each score, `score` if none is given.
-        decoder: Where the weights came from.
-
-    A mapping of fields will do for `pooling`, `head`, `dropout` and `text`; the attribute is the config made
-    of it.
-
-    Raises:
-        ConfigError: A value is not allowed.
-    """
-
-    attention: AttentionPolicy = "bidirectional"
-    window: WindowPolicy = "radius"
-    pooling: PoolingConfig = field(default_factory=PoolingConfig)
-    head: HeadConfig = field(default_factory=HeadConfig)
-    dropout: DropoutConfig = field(default_factory=DropoutConfig)
-    text: TextConfig = field(default_factory=TextConfig)
-    problem_type: ProblemType = "single_label_classification"
-    labels: tuple[str, ...] = _LABELS_NOT_GIVEN
-    decoder: str = ""
-
-    def __post_init__(self) -> None:
-        for name, allowed in (
-            ("attention", AttentionPolicy),
-            ("window", WindowPolicy),
-            ("problem_type", ProblemType),
-        ):
-            if getattr(self, name) not in get_args(allowed):
-                raise ConfigError(
-                    f"{name} is {getattr(self, name)!r}", fix=f"use one of {', '.join(get_args(allowed))}"
-                )
-        for name in _NESTED:
-            object.__setattr__(self, name, _nested_config(name, getattr(self, name)))
-        object.__setattr__(self, "labels", self._checked_labels())
-
-    def _checked_labels(self) -> tuple[str, ...]:
-        labels: Any = self.labels
-        if labels is _LABELS_NOT_GIVEN and self.problem_type != "single_label_classification":
-            if self.problem_type == "regression":
-                return ("score",)
-            raise ConfigError(
-                f"labels are not given for {self.problem_type}",
-                fix="name them, e.g. labels=('sports', 'politics')",
-            )
-        if not isinstance(labels, list | tuple) or not all(isinstance(label, str) for label in labels):
-            raise ConfigError(
-                f"labels are {labels!r}", fix="give a list of names, e.g. labels=('negative', 'positive')"
-            )
-        if not all(map(is_text, labels)):
-            raise ConfigError(f"labels are {labels!r}", fix="leave out lone surrogates, no characters")
-        if not labels or len(set(labels)) != len(labels):
-            raise ConfigError(f"labels are {labels!r}", fix="give at least one, each a different name")
-        if self.problem_type == "single_label_classification" and len(labels) < 2:
-            raise ConfigError(f"labels are {labels!r}", fix="give at least two classes")
-        return tuple(labels)
-
-    @property
-    def num_labels(self) -> int:
-        """Scores per text."""
-        return len(self.labels)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> EncoderConfig:
-        """Undo `to_dict`.
-
-        Raises:
-            ConfigError: A field is unknown or has a value that is not allowed.
-        """
-        try:
-            return cls(**data)
-        except TypeError as error:
-            known = ", ".join(f.name for f in fields(cls))
-            raise ConfigError(
-                f"Encoder options can't be read: {error}", fix=f"the fields are {known}"
-            ) from error
-
-
-def _overridden(config: EncoderConfig, overrides: Mapping[str, Any]) -> EncoderConfig:
-    """A config with some of its fields changed."""
-    if not isinstance(config, EncoderConfig):
-        raise ConfigError(f"config is {config!r}", fix="give an EncoderConfig, or its fields by name")
-    known = [f.name for f in fields(EncoderConfig)]
-    for name in overrides:
-        if name not in known:
-            raise ConfigError(f"Encoder has no option {name!r}", fix=f"the fields are {', '.join(known)}")
-    return replace(config, **overrides)
 
 
 @dataclass
@@ -260,7 +126,7 @@ class Encoder(nn.Module):
         from .verification import assert_adapted, choose_padding_side, refuse_unfit
 
         check_backend_name(backend)
-        config = _overridden(EncoderConfig() if config is None else config, overrides)
+        config = overridden(EncoderConfig() if config is None else config, overrides)
         if not isinstance(decoder, Decoder):
             decoder = load_decoder(decoder, dtype=dtype)
         config = replace(config, decoder=decoder.source)
@@ -304,7 +170,7 @@ class Encoder(nn.Module):
         from .checkpoint import load_encoder_parts
 
         check_backend_name(backend)  # before seconds of loading
-        rates = None if dropout is None else _nested_config("dropout", dropout)
+        rates = None if dropout is None else EncoderConfig(dropout=dropout).dropout
         parts = load_encoder_parts(folder, dtype)
         config = parts.config if rates is None else replace(parts.config, dropout=rates)
         encoder = cls(parts.backbone, parts.tokenizer, config, layout=layout, backend=backend)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from .decoders import describe_decoder
 
 if TYPE_CHECKING:
-    from .encoder import EncoderConfig
+    from .encoder_config import EncoderConfig
 
 
 def model_card(config: EncoderConfig, adapter_kept: bool) -> str:

@@ -10,7 +10,8 @@ import pytest
 from folder_samples import PAIR, encoder_of, tree
 from transformers import PreTrainedModel
 
-from gemma_encoder.encoder import Encoder, EncoderConfig
+from gemma_encoder.encoder import Encoder
+from gemma_encoder.encoder_config import EncoderConfig
 from gemma_encoder.errors import CheckpointError
 from gemma_encoder.heads import HeadConfig
 from gemma_encoder.model_card import model_card

@@ -203,7 +203,7 @@ def test_an_error_of_ours_keeps_its_traceback(monkeypatch):
 def test_encoder_options_are_those_of_the_encoder():
     """Options left alone give the encoder's own defaults; what they leave open is the recipe's."""
     from gemma_encoder.cli.common import encoder_config
-    from gemma_encoder.encoder import EncoderConfig
+    from gemma_encoder.encoder_config import EncoderConfig
     from gemma_encoder.training import recipe_for
 
     recipe, kind = recipe_for("sst2"), EncoderConfig().problem_type

@@ -17,7 +17,8 @@ from .common import (
 from .options import AdaptOptions, EncoderOptions
 
 if TYPE_CHECKING:
-    from ..encoder import Encoder, EncoderConfig
+    from ..encoder import Encoder
+    from ..encoder_config import EncoderConfig
 
 
 def run(options: AdaptOptions, encoder_options: EncoderOptions) -> None:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     import torch
 
     from ..dropout import DropoutConfig
-    from ..encoder import Encoder, EncoderConfig
+    from ..encoder import Encoder
+    from ..encoder_config import EncoderConfig
     from ..losses import ProblemType
     from .options import EncoderOptions
 
@@ -90,7 +91,7 @@ def encoder_config(
     Raises:
         ConfigError: An option has a value that is not allowed.
     """
-    from ..encoder import EncoderConfig
+    from ..encoder_config import EncoderConfig
     from ..heads import HeadConfig
     from ..pooling import PoolingConfig
     from ..text import TextConfig

@@ -18,7 +18,7 @@ from ..errors import ConfigError, DataError
 from ..scoring import Scored, labels_on, probabilities
 
 if TYPE_CHECKING:
-    from ..encoder import EncoderConfig
+    from ..encoder_config import EncoderConfig
     from ..tasks.tables import Row
     from .options import PredictOptions
 
