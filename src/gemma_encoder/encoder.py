@@ -170,7 +170,7 @@ class Encoder(nn.Module):
         from .checkpoint import load_encoder_parts
 
         check_backend_name(backend)  # before seconds of loading
-        rates = None if dropout is None else EncoderConfig(dropout=dropout).dropout
+        rates = None if dropout is None else overridden(EncoderConfig(), {"dropout": dropout}).dropout
         parts = load_encoder_parts(folder, dtype)
         config = parts.config if rates is None else replace(parts.config, dropout=rates)
         encoder = cls(parts.backbone, parts.tokenizer, config, layout=layout, backend=backend)
