@@ -291,33 +291,44 @@ class Encoder(nn.Module):
         return repad(states.squeeze(0), layout)
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        labels: Tensor | None = None,
+        lists: Tensor | None = None,
     ) -> EncoderOutput:
         """Score a batch.
 
         Args:
             input_ids: Token ids `[B, S]`, padded on either side.
             attention_mask: 1 for real tokens, 0 for padding, `[B, S]`.
-            labels: Classes `[B]` (int), 0/1 per label `[B, num_labels]` (multi-label), or targets `[B]`
-                (regression).
+            labels: Classes `[B]` (int), 0/1 per label `[B, num_labels]` (multi-label), targets `[B]`
+                (regression), or relevance `[B]` (ranking).
+            lists: In ranking, which list each row belongs to, int `[B]`.
 
         Returns:
             Logits `[B, num_labels]`, pooled vectors `[B, D]`, and the mean loss if labels are given.
         """
         pooled = self.pooler(self.encode_tokens(input_ids, attention_mask), attention_mask)
         logits = self.head(pooled)
-        loss = None if labels is None else self.loss(logits, labels)
+        loss = None if labels is None else self.loss(logits, labels, lists=lists)
         return EncoderOutput(loss=loss, logits=logits, pooled=pooled)
 
-    def loss(self, logits: Tensor, labels: Tensor, reduction: Literal["mean", "sum"] = "mean") -> Tensor:
-        """Loss of scores `[B, num_labels]` against labels, over the rows.
+    def loss(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        reduction: Literal["mean", "sum"] = "mean",
+        lists: Tensor | None = None,
+    ) -> Tensor:
+        """Loss of scores `[B, num_labels]` against labels, over the rows (in ranking over the `lists`).
 
         Regression errors are measured in units of the head's output scale (the training targets' standard
         deviation), so learning rates mean the same for targets of any size.
         """
         if self.config.problem_type == "regression":
             logits, labels = logits / self.head.output_scale, labels / self.head.output_scale
-        return loss_for(self.config.problem_type)(logits, labels, reduction=reduction)
+        return loss_for(self.config.problem_type)(logits, labels, reduction, lists)
 
     def activation_checkpointing_enable(
         self, activation_checkpointing_kwargs: dict[str, Any] | None = None, **options: Any

@@ -59,7 +59,7 @@ class EncoderConfig:
         dropout: Dropout rates while training; a number is the rate everywhere.
         text: Template, maximal length and special tokens.
         problem_type: What the scores mean, and so which loss trains them.
-        labels: Class names; for regression the name of each score, `score` if none is given.
+        labels: Class names; for regression and ranking the name of each score, `score` if none is given.
         decoder: Where the weights came from.
 
     A mapping of fields will do for `pooling`, `head`, `dropout` and `text`; the attribute is the config made
@@ -96,7 +96,7 @@ class EncoderConfig:
     def _checked_labels(self) -> tuple[str, ...]:
         labels: Any = self.labels
         if labels is _LABELS_NOT_GIVEN and self.problem_type != "single_label_classification":
-            if self.problem_type == "regression":
+            if self.problem_type in ("regression", "ranking"):
                 return ("score",)
             raise ConfigError(
                 f"labels are not given for {self.problem_type}",
@@ -112,6 +112,8 @@ class EncoderConfig:
             raise ConfigError(f"labels are {labels!r}", fix="give at least one, each a different name")
         if self.problem_type == "single_label_classification" and len(labels) < 2:
             raise ConfigError(f"labels are {labels!r}", fix="give at least two classes")
+        if self.problem_type == "ranking" and len(labels) > 1:
+            raise ConfigError(f"labels are {labels!r}", fix="give one: ranking has a single score")
         return tuple(labels)
 
     @property

@@ -111,9 +111,9 @@ def score_all(encoder: Encoder, rows: Iterable[Row], *, max_tokens: int = DEFAUL
 
 
 def probabilities(logits: np.ndarray, problem_type: str) -> np.ndarray:
-    """What scores `[..., num_labels]` mean: softmax, a sigmoid each, or (regression) themselves."""
+    """What scores `[..., num_labels]` mean: softmax, a sigmoid each, or (regression, ranking) themselves."""
     scores = logits.astype(np.float64)
-    if problem_type == "regression":
+    if problem_type in ("regression", "ranking"):
         return scores
     if problem_type == "multi_label_classification":
         return np.exp(-np.logaddexp(0.0, -scores))

@@ -46,8 +46,8 @@ def test_a_gradient_that_is_not_finite_stops_before_it_ruins_the_weights(tmp_pat
 def test_a_non_finite_loss_names_its_row_and_stops(tmp_path, monkeypatch):
     encoder, loss = encoder_of(SCORES), Encoder.loss
 
-    def breaks_at_row_33(encoder, logits, labels, reduction):
-        return loss(encoder, logits, labels, reduction) * (float("nan") if 31.0 in labels else 1.0)
+    def breaks_at_row_33(encoder, logits, labels, *more, **options):
+        return loss(encoder, logits, labels, *more, **options) * (float("nan") if 31.0 in labels else 1.0)
 
     monkeypatch.setattr(Encoder, "loss", breaks_at_row_33)
     with pytest.raises(TrainingError, match=r"loss became nan.*\[rows 33 of"):  # row numbers start at 2

@@ -43,6 +43,7 @@ def test_a_batch_is_padded_on_the_right():
         "attention_mask": [[1, 1, 1], [1, 0, 0]],
         "labels": [1, 0],
         "rows": [12, 40],
+        "lists": [0, 1],
     }
 
 

@@ -48,7 +48,7 @@ def test_the_best_is_saved_and_reported_also_where_checkpoints_are_rarer_than_ev
         judged.append(weights(self.encoder))
         scores = {"eval_accuracy": 0.9 if len(judged) == 2 else 0.1 + 0.01 * len(judged)}
         monkeypatch.setattr(
-            trainer_module, "compute_metrics", lambda *_: {"accuracy": scores["eval_accuracy"]}
+            trainer_module, "compute_metrics", lambda *_, **__: {"accuracy": scores["eval_accuracy"]}
         )
         return evaluate(self, *args, **kwargs)
 

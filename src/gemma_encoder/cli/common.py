@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-import tempfile
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
@@ -207,22 +205,6 @@ def check_writable(path: str | Path, option: str = "--output", *, folder: bool =
     raise CheckpointError(reason, where=str(path), fix=f"choose another {option}")
 
 
-def write_json(path: str | Path, data: Any) -> None:
-    """Write JSON whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(data, file, indent=2, ensure_ascii=False)
-            file.write("\n")
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
 def length_statistics(lengths: Sequence[int]) -> str:
     """Token lengths in a line: mean, median, 95th percentile, longest."""
     if not lengths:
@@ -230,12 +212,6 @@ def length_statistics(lengths: Sequence[int]) -> str:
     ordered = sorted(lengths)
     median, high = (ordered[int(share * len(ordered))] for share in (0.5, 0.95))
     return f"mean {sum(ordered) / len(ordered):.1f}, median {median}, 95% {high}, longest {ordered[-1]}"
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
 
 
 def _text(value: Any) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
+from ..json_files import write_json
 from .common import (
     check_writable,
     counted,
@@ -15,7 +16,6 @@ from .common import (
     print_table,
     refuse_changed,
     refuse_existing,
-    write_json,
 )
 from .options import ComputeOptions, EvaluateOptions
 from .plan import memory_plan, text_plan
@@ -42,11 +42,19 @@ def run(options: EvaluateOptions, compute: ComputeOptions) -> None:
     from ..decoders import describe_decoder
     from ..evaluation.evaluate import evaluate, label_order, texts
     from ..evaluation.metrics import check_metrics
+    from ..tasks.base import CANDIDATE, GROUP
 
     task = _task(options, encoder)
     label_order(encoder, task)
-    check_metrics(options.metrics or task.metrics, task.problem_type, len(task.labels))
     split = _split(options, task)
+    columns = split.rows.column_names
+    check_metrics(
+        options.metrics or task.metrics,
+        task.problem_type,
+        len(task.labels),
+        groups=GROUP in columns,
+        candidates=CANDIDATE in columns,
+    )
     output = Path(options.json_out or Path(options.model) / f"evaluation-{task.name}.json")
     if options.dry_run:
         facts = {
@@ -78,6 +86,10 @@ def _task(options: EvaluateOptions, encoder: Encoder) -> Task:
     if options.file is None:
         return get_task(options.task or "")
     config = encoder.config
+    if config.problem_type == "ranking":
+        raise ConfigError(
+            "Files of your own can't hold lists of candidates yet", fix="evaluate on a built-in task"
+        )
     columns = (options.text_column, options.text_pair_column)
     return Task(
         name=Path(options.file).name.split(".")[0],

@@ -26,7 +26,7 @@ DIGITS = 6  # as many as float32 gives; more would only show the order of additi
 
 
 def probabilities_of(config: EncoderConfig, logits: np.ndarray) -> dict[str, float]:
-    """Probability of each label; for regression the value of each score."""
+    """Probability of each label; for regression and ranking the value of each score."""
     values = probabilities(logits, config.problem_type)
     return {label: round(float(value), DIGITS) for label, value in zip(config.labels, values, strict=True)}
 
@@ -135,7 +135,7 @@ class Predictions:
         chances = probabilities_of(self.config, scored.logits)
         if self.format == "csv":
             said = _flat(self.config, answer, chances)
-        elif self.config.problem_type == "regression":
+        elif self.config.problem_type in ("regression", "ranking"):
             said = {"prediction": answer}
         else:
             said = {"prediction": answer, "probabilities": chances}
@@ -274,7 +274,7 @@ def _format(options: PredictOptions) -> str:
 
 def _flat(config: EncoderConfig, answer: Any, chances: Mapping[str, float]) -> dict[str, Any]:
     """Prediction and probabilities as CSV columns."""
-    if config.problem_type == "regression":
+    if config.problem_type in ("regression", "ranking"):
         if len(chances) == 1:
             return {"prediction": answer}
         return {f"prediction_{name}": value for name, value in chances.items()}

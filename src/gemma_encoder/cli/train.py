@@ -211,10 +211,12 @@ def _print_plan(
 ) -> None:
     from ..decoders import describe_decoder
     from ..evaluation.evaluate import texts
+    from ..tasks.base import GROUP
     from ..training.parameters import add_lora, set_trainable
 
     task = data.task
-    steps = -(-len(data.train) // (args.per_device_train_batch_size * args.gradient_accumulation_steps))
+    items = len(set(data.train[GROUP])) if task.problem_type == "ranking" else len(data.train)
+    steps = -(-items // (args.per_device_train_batch_size * args.gradient_accumulation_steps))
     if args.tune == "lora":
         add_lora(encoder, args)
     set_trainable(encoder, args.tune, train_embeddings=args.train_embeddings)
@@ -261,6 +263,8 @@ def _length(steps: int, args: EncoderTrainingArguments) -> str:
 def _label_counts(rows: Dataset, labels: tuple[str, ...], problem_type: str) -> str:
     """How often each label occurs; for regression the range."""
     values = rows["label"][:]
+    if problem_type == "ranking":
+        return f"{sum(value > 0 for value in values):,} right of {len(values):,} candidates"
     if problem_type == "regression":
         return f"{labels[0]} from {min(values):g} to {max(values):g}"
     if problem_type == "multi_label_classification":

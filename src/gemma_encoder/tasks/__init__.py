@@ -9,9 +9,10 @@ from .base import Split, Task, TaskData
 from .files import DEFAULT_METRICS, FileTask, read_table
 from .glue import GLUE
 from .sources import DataSource, load_data, load_split
+from .superglue import SUPERGLUE
 from .tables import ReadReport, Row, TableFormat, iter_rows
 
-TASKS: dict[str, Task] = {**GLUE}
+TASKS: dict[str, Task] = {**GLUE, **SUPERGLUE}
 
 __all__ = [
     "DEFAULT_METRICS",

@@ -166,18 +166,20 @@ def encode_label(value: Any, task: Task, place: str) -> int | float | list[float
         return [float(index in chosen) for index in range(len(task.labels))]
     if is_missing(value):
         raise DataError("the label is missing", where=place, fix="fill it in, or skip bad rows")
-    if task.problem_type == "regression":
-        number = _number(value)
-        if number is None or number != number or number in (math.inf, -math.inf):
-            raise DataError(
-                f"the label {shown(value)} is not a number", where=place, fix="mend it, or skip bad rows"
-            )
-        if abs(number) > LARGEST_TARGET:
-            raise DataError(
-                f"the label {shown(value)} is too large for float32", where=place, fix="use a larger unit"
-            )
-        return float(number)
-    return _class_index(single_name(value, place), task, place)
+    if task.problem_type == "single_label_classification":
+        return _class_index(single_name(value, place), task, place)
+    number = _number(value)
+    if number is None or number != number or number in (math.inf, -math.inf):
+        raise DataError(
+            f"the label {shown(value)} is not a number", where=place, fix="mend it, or skip bad rows"
+        )
+    if abs(number) > LARGEST_TARGET:
+        raise DataError(
+            f"the label {shown(value)} is too large for float32", where=place, fix="use a larger unit"
+        )
+    if task.problem_type == "ranking" and number < 0:
+        raise _unlabelled(place)
+    return float(number)
 
 
 def _class_index(name: str, task: Task, place: str) -> int:
@@ -185,13 +187,17 @@ def _class_index(name: str, task: Task, place: str) -> int:
         return task.labels.index(name)
     if task.label_values == "index" and _INTEGER.match(name):
         if int(name) == -1:
-            fix = "score a split that has labels; -1 marks the rows of a test set"
-            raise DataError("the row has no label (-1)", where=place, fix=fix)
+            raise _unlabelled(place)
         if 0 <= int(name) < len(task.labels):
             return int(name)
     known = ", ".join(repr(label) for label in task.labels[:20]) + (", ..." if len(task.labels) > 20 else "")
     fix = "mend the label, or list it in labels" if task.label_values == "name" else "mend the label"
     raise DataError(f"the label {shown(name)} is not one of {known}", where=place, fix=fix)
+
+
+def _unlabelled(place: str) -> DataError:
+    fix = "score a split that has labels; -1 marks the rows of a test set"
+    return DataError("the row has no label (-1)", where=place, fix=fix)
 
 
 def _number(value: Any) -> int | float | None:

@@ -127,8 +127,12 @@ def iter_records(
     *,
     format: TableFormat | None = None,
     report: ReadReport | None = None,
+    header: Sequence[str] = (),
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Stream `(row number, {column: value})`; every record has the `columns` asked for. See `iter_rows`."""
+    """Stream `(row number, {column: value})`; every record has the `columns` asked for. See `iter_rows`.
+
+    `header` names the columns of a CSV or TSV file whose first line has none of these names.
+    """
     report = report if report is not None else ReadReport()
     kind = table_format(source, format)
     with _clear_errors(source):
@@ -141,7 +145,7 @@ def iter_records(
             elif kind == "lines":
                 found = _plain(lines, report)
             else:
-                found = _delimited(lines, kind, columns, report)
+                found = _delimited(lines, kind, columns, report, header)
         empty = True
         for item in found:
             empty = False
@@ -336,7 +340,7 @@ def _json_object(line: str, columns: Sequence[str], place: str) -> dict[str, Any
 
 
 def _delimited(
-    lines: _Lines, kind: str, columns: Sequence[str], report: ReadReport
+    lines: _Lines, kind: str, columns: Sequence[str], report: ReadReport, names: Sequence[str]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     csv.field_size_limit(max(csv.field_size_limit(), LARGEST_FIELD))
     reader = (
@@ -375,8 +379,10 @@ def _delimited(
                 raise undecodable
             report.bad(undecodable)
         elif header is None:
-            header = fields
+            header = list(names) if names and not set(names) & set(fields) else fields
             _refuse_duplicates(header, lines.place())
+            if header is not fields and len(header) == len(fields):
+                yield start, dict(zip(header, fields, strict=True))
             for column in columns:
                 if column not in header:
                     raise missing_column(column, header, name_of(lines.source))

@@ -95,6 +95,8 @@ def check_same(saved: Mapping[str, str], current: Mapping[str, str], checkpoint:
 
 def _fingerprint(rows: TokenizedRows) -> str:
     hashed = hashlib.sha256(rows.labels.numpy().tobytes())
+    if rows.groups is not None:
+        hashed.update(rows.groups.numpy().tobytes())
     for ids in rows.input_ids:
         hashed.update(torch.as_tensor(ids, dtype=torch.int32).numpy().tobytes() + b"|")
     return hashed.hexdigest()[:16]

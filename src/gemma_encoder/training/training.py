@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import EarlyStoppingCallback, set_seed
 
@@ -21,6 +22,7 @@ from ..evaluation.evaluate import label_order
 from ..evaluation.metrics import check_metrics, higher_is_better, majority_baseline
 from ..scoring import is_out_of_memory
 from ..tasks import TaskData
+from ..tasks.base import CANDIDATE, GROUP
 from .arguments import EncoderTrainingArguments
 from .checkpoint_folder import checkpoint_folder, delete_checkpoints, last_checkpoint, make_folder
 from .collation import TokenizedRows
@@ -38,12 +40,14 @@ class TrainResult:
         baseline: The same metrics for always answering with the commonest label (or the mean).
         output_dir: The saved folder.
         run: The content of `run.json`.
+        scores: The saved weights' scores of the validation rows, float32 `[N, num_labels]`.
     """
 
     metrics: dict[str, float]
     baseline: dict[str, float]
     output_dir: Path
     run: dict[str, Any]
+    scores: np.ndarray
 
 
 def train(
@@ -120,7 +124,9 @@ def train(
         "hardware": hardware(),
         "resumed_from": found if resume else None,
     }
-    baseline = majority_baseline(validation_rows.labels.numpy(), task.metrics, task.problem_type)
+    baseline = majority_baseline(
+        validation_rows.labels.numpy(), task.metrics, task.problem_type, **validation_rows.together()
+    )
     trainer = EncoderTrainer(encoder, trainer_args, task, train_rows, validation_rows)
     if args.early_stopping_patience is not None:
         trainer.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
@@ -130,9 +136,10 @@ def train(
                 trainer.finish_from(str(found))
             else:
                 trainer.train(resume_from_checkpoint=found if resume else None)
-            scores = _scores_of_best(trainer) or trainer.evaluate()
+            evaluated = _evaluation_of_best(trainer) or trainer.evaluate()
+            scores = trainer.scores_of_validation()
         encoder.eval()
-        metrics = {name: scores[f"eval_{name}"] for name in task.metrics}
+        metrics = {name: evaluated[f"eval_{name}"] for name in task.metrics}
         if trainer.is_world_process_zero():
             encoder.save_pretrained(output_dir, merge_adapter=args.merge_adapter)
         run["status"] = "finished"
@@ -167,7 +174,7 @@ def train(
             with suppress(TrainingError):  # the model is saved; what is left of them harms nobody
                 delete_checkpoints(checkpoints)
     trainer.accelerator.wait_for_everyone()
-    return TrainResult(metrics, baseline, output_dir, run)
+    return TrainResult(metrics, baseline, output_dir, run, scores)
 
 
 def check_run(encoder: Encoder, data: TaskData, args: EncoderTrainingArguments) -> None:
@@ -188,7 +195,19 @@ def check_run(encoder: Encoder, data: TaskData, args: EncoderTrainingArguments) 
             f"The encoder gives {len(task.labels)} numbers, a row of the data has one",
             fix="adapt the decoder with one label for regression",
         )
-    check_metrics(task.metrics, task.problem_type, len(task.labels))
+    columns = data.validation.column_names
+    check_metrics(
+        task.metrics,
+        task.problem_type,
+        len(task.labels),
+        groups=GROUP in columns,
+        candidates=CANDIDATE in columns,
+    )
+    if task.problem_type == "ranking" and not {GROUP} <= {*data.train.column_names} & {*columns}:
+        raise ConfigError(
+            "Ranking learns from lists, and these rows are in none",
+            fix=f"give the rows a column {GROUP!r} with the number of their list",
+        )
     if not len(data.train) or not len(data.validation):
         raise ConfigError("The training or the validation data has no row", fix="give both at least one row")
     if args.fp16 and encoder.stock_backbone.config.model_type.startswith("gemma"):
@@ -253,8 +272,8 @@ def _standardise(encoder: Encoder, targets: torch.Tensor) -> None:
     encoder.head.output_scale = deviation if deviation > 0 else 1.0
 
 
-def _scores_of_best(trainer: EncoderTrainer) -> dict[str, float] | None:
-    """The scores of the weights that were loaded at the end, if they were evaluated before."""
+def _evaluation_of_best(trainer: EncoderTrainer) -> dict[str, float] | None:
+    """The metrics of the weights that were loaded at the end, if they were evaluated before."""
     if not (trainer.options.load_best_model_at_end and trainer.state.best_global_step):
         return None
     judged = (entry for entry in trainer.state.log_history if entry["step"] == trainer.state.best_global_step)
