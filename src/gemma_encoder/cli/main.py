@@ -26,12 +26,17 @@ VERBS = {
     "evaluate": "Judge a trained encoder on a task or a labelled file: official metrics, baseline, JSON.",
     "predict": "Classify or score texts: CSV, TSV, JSONL, parquet or lines in; JSONL or CSV out; resumable.",
     "inspect": "Say what a folder is: backbone, policies, measured receptive field, pooler, head, training.",
+    "benchmark": "Run GLUE or SuperGLUE: tasks, seeds and baselines as one plan that can be stopped.",
+    "report": "Make a benchmark's tables and figure again from its records.",
 }
+POSITIONAL = {"benchmark": "suite", "report": "folder"}
+"""Verbs whose first word is the value of an option."""
 EXAMPLES = """\
   gemma-encoder train --model gemma-3-270m --task sst2 --max_train_rows 1600 --output sst2
   gemma-encoder evaluate --model sst2 --task sst2
   gemma-encoder predict --model sst2 --text "a gripping, funny film"
-  gemma-encoder predict --model sst2 --input reviews.csv --keep id --output scores.jsonl"""
+  gemma-encoder predict --model sst2 --input reviews.csv --keep id --output scores.jsonl
+  gemma-encoder benchmark glue --model gemma-3-270m --seeds 3"""
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -97,12 +102,20 @@ def _run(argv: list[str]) -> None:
         from . import options
         from .parsing import parse
 
-        parsed = parse(f"{PROGRAM} {verb}", VERBS[verb], options.OPTIONS[verb], argv[1:])
+        words = options_of(verb, argv[1:])
+        parsed = parse(f"{PROGRAM} {verb}", VERBS[verb], options.OPTIONS[verb], words)
         import_module(f".{verb}", __package__).run(*parsed)
     else:
         near = difflib.get_close_matches(verb, VERBS, n=1)
         meant = f"did you mean {near[0]}?" if near else f"the verbs are {', '.join(VERBS)}."
         raise argparse.ArgumentError(None, f"There is no verb {verb!r}; {meant} See {PROGRAM} --help.")
+
+
+def options_of(verb: str, words: list[str]) -> list[str]:
+    """The words behind a verb, all as options: `benchmark glue` is `benchmark --suite=glue`."""
+    if verb in POSITIONAL and words and not words[0].startswith("-"):
+        return [f"--{POSITIONAL[verb]}={words[0]}", *words[1:]]
+    return words
 
 
 def _help() -> str:
