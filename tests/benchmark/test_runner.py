@@ -120,6 +120,12 @@ def test_a_failed_trial_is_named_and_stops_no_other(plan_of, tmp_path, suite_dat
     assert "broken JSON" in progress.failed[Trial("cola", "main", 0)]
 
 
+def test_a_plan_of_which_nothing_has_run_may_be_another_one(plan_of, tmp_path):
+    plan_of("glue", model="misspelt").write(tmp_path)
+    plan = plan_of("glue", tasks=("cola",))
+    assert run_plan(plan, tmp_path, budget_minutes=-1).waiting and Plan.read(tmp_path) == plan
+
+
 def test_no_trial_is_begun_without_time_for_it(plan_of, tmp_path):
     plan = plan_of("glue", tasks=("cola", "rte"))
     first = run_plan(replace(plan, tasks=("cola",)), tmp_path, poll_seconds=0.1)

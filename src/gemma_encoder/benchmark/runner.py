@@ -77,9 +77,9 @@ def run_plan(
     """
     if jobs < 1:
         raise ConfigError(f"jobs is {jobs}", fix="give a number of at least 1")
-    if (root / PLAN_FILE).is_file():
-        earlier = Plan.read(root)
-        plan.check_continues(earlier)
+    begun = any(root.glob(f"trials/*/*/*/{RESULT_FILE}")) or any(root.glob("trials/*/*/*/*/checkpoint-*"))
+    if (root / PLAN_FILE).is_file() and begun:  # of a plan that never got so far nothing can be mixed in
+        plan.check_continues(Plan.read(root))
     plan.write(root)
     progress = Progress()
     for trial in plan.trials():
@@ -173,6 +173,5 @@ def raise_failures(progress: Progress) -> None:
     for trial, reason in progress.failed.items():
         more = f" (and {len(progress.failed) - 1} more)" if len(progress.failed) > 1 else ""
         raise TrainingError(
-            f"The trial {trial} failed{more}: {reason}",
-            fix="mend that, then give the same command again: finished trials are kept",
+            f"The trial {trial} failed{more}; finished trials are kept, the same command goes on: {reason}"
         )

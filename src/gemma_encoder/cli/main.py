@@ -119,7 +119,7 @@ def options_of(verb: str, words: list[str]) -> list[str]:
 
 
 def _help() -> str:
-    verbs = "\n".join(f"  {name:<10}{description}" for name, description in VERBS.items())
+    verbs = "\n".join(f"  {name:<11}{description}" for name, description in VERBS.items())
     return (
         f"usage: {PROGRAM} VERB [options]\n\n"
         "Turn decoder language models into encoders for classification and regression.\n\n"

@@ -346,7 +346,7 @@ class BenchmarkOptions:
     """Which suite, which models, how often.
 
     Attributes:
-        suite: glue or superglue.
+        suite: glue or superglue; may stand first, without --suite.
         model: The decoder under test: gemma-3-270m, smollm2-135m, a folder, a .gguf file or a hub id.
         output: Folder of trials and results; runs/SUITE if not given. The same command goes on in it.
         tasks: Some of the suite's tasks (--tasks cola,rte); all if not given.
@@ -417,7 +417,8 @@ class ReportOptions:
     """Which benchmark.
 
     Attributes:
-        folder: Folder of a benchmark, finished or not; its results.* are made again from the trials' records.
+        folder: Folder of a benchmark, finished or not (may stand first, without --folder); its results.* are
+            made again from the trials' records.
         wnli: Count WNLI in GLUE's average.
     """
 
