@@ -11,8 +11,9 @@ from typing import Any
 from ..decoders import describe_decoder
 from ..json_files import write_json
 from ..tasks import get_task
-from .plan import Arm
+from .plan import Arm, Plan
 from .results import Interval, Results, TaskResult
+from .suites import counted_tasks
 
 ARM_TITLES: dict[Arm, str] = {
     "main": "this model",
@@ -84,6 +85,8 @@ def describe(results: Results) -> list[str]:
         lines.append(
             f"Judged by at most {plan.max_validation_rows:,} rows of each split: a first look, no result."
         )
+    if not _all_asked_for(plan):
+        lines.append(f"No average: only {', '.join(plan.tasks)} were asked for.")
     if results.missing:
         lines.append(f"Not complete: {len(results.missing)} trials have not ended.")
     return lines
@@ -106,8 +109,10 @@ COLUMNS = (
 
 
 def table(results: Results) -> list[dict[str, str]]:
-    """The results as rows of text, the averages last."""
+    """The results as rows of text; the averages last, if all of the suite was asked for."""
     rows = [_row(result) for result in results.tasks]
+    if not _all_asked_for(results.plan):
+        return rows
     for arm, average in results.averages.items():
         rows.append(
             dict.fromkeys(COLUMNS, "")
@@ -118,6 +123,10 @@ def table(results: Results) -> list[dict[str, str]]:
             }
         )
     return rows
+
+
+def _all_asked_for(plan: Plan) -> bool:
+    return set(counted_tasks(plan.of_suite)) <= set(plan.tasks)
 
 
 def in_points(value: Interval) -> str:

@@ -65,6 +65,12 @@ def task_score(task: str, splits: Mapping[str, Mapping[str, float]]) -> float:
     return float(np.mean([np.mean([metrics[name] for name in names]) for metrics in splits.values()]))
 
 
+def counted_tasks(suite: Suite, *, wnli: bool = False) -> list[str]:
+    """The tasks that a suite's average is of."""
+    outside = set(suite.outside) - ({"wnli"} if wnli else set())
+    return [task for task in suite.tasks if task not in outside]
+
+
 def suite_average(suite: Suite, scores: Mapping[str, float], *, wnli: bool = False) -> float | None:
     """Mean over the suite's tasks; None while one of them has no score: a mean over other tasks is another
     quantity.
@@ -74,8 +80,7 @@ def suite_average(suite: Suite, scores: Mapping[str, float], *, wnli: bool = Fal
         scores: `task_score` by task.
         wnli: Whether GLUE's WNLI counts, as on its leaderboard.
     """
-    outside = set(suite.outside) - ({"wnli"} if wnli else set())
-    counted = [task for task in suite.tasks if task not in outside]
+    counted = counted_tasks(suite, wnli=wnli)
     if not set(counted) <= scores.keys():
         return None
     return float(np.mean([scores[task] for task in counted]))

@@ -151,7 +151,10 @@ def _smoke(options: BenchmarkOptions, recipe: RecipeOptions) -> tuple[BenchmarkO
             )
         options = replace(options, tasks=tasks, data_source="bundled")
     output = options.output or f"runs/{options.suite}-smoke"
-    return replace(options, output=output, **SMOKE), replace(recipe, num_train_epochs=1.0)
+    defaults = {field.name: field.default for field in fields(options)}
+    small = {name: value for name, value in SMOKE.items() if getattr(options, name) == defaults[name]}
+    epochs = recipe.num_train_epochs or 1.0
+    return replace(options, output=output, **small), replace(recipe, num_train_epochs=epochs)
 
 
 def _print_plan(plan: Plan, folder: Path) -> None:
@@ -226,15 +229,15 @@ class _Lines:
 
 def _live_table(plan: Plan, progress: Progress) -> Any:
     """Tasks by models: scores of the finished seeds, how long the running one runs, what waits."""
+    from rich.console import Group
     from rich.table import Table
 
     from ..benchmark.report import ARM_TITLES
 
     ended = len(progress.done) + len(progress.failed)
     total = ended + len(progress.running) + len(progress.waiting)
-    table = Table(
-        title=f"{plan.of_suite.title}, {plan.model}: {ended} of {total} trials", title_justify="left"
-    )
+    title = f"{plan.of_suite.title}, {plan.model}: {ended} of {total} trials"
+    table = Table()
     table.add_column("task")
     for arm in plan.arms:
         table.add_column(ARM_TITLES[arm])
@@ -255,7 +258,7 @@ def _live_table(plan: Plan, progress: Progress) -> Any:
                     parts.append("[dim]-[/dim]")
             cells.append("  ".join(parts))
         table.add_row(task, *cells)
-    return table
+    return Group(title, table)
 
 
 def _scores(record: dict[str, Any]) -> str:

@@ -26,7 +26,8 @@ def write_and_print(folder: Path, *, wnli: bool) -> None:
     results = collect(folder, wnli=wnli)
     written = write_report(results, folder)
     print("\n".join(describe(results)))
-    shown = ("task", "model", "score", "majority", "difference", "p", "seeds", "train rows", "minutes")
+    compared = ("difference", "p") if len(results.plan.arms) > 1 else ()
+    shown = ("task", "model", "score", "majority", *compared, "seeds", "train rows", "minutes")
     print_table("", [{name: row[name] for name in shown} for row in table(results)])
     note(f"written to {', '.join(map(str, written))}")
     if not any(path.suffix == ".svg" for path in written) and results.tasks:
