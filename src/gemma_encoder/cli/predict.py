@@ -18,7 +18,8 @@ from .plan import text_plan
 if TYPE_CHECKING:
     from ..encoder import Encoder
     from ..scoring import Row as Text
-    from ..tasks.tables import ReadReport, Row
+    from ..tasks.formats import ReadReport
+    from ..tasks.tables import Row
     from .predictions import Predictions
 
 
@@ -26,7 +27,7 @@ def run(options: PredictOptions, compute: ComputeOptions) -> None:
     """Score every row of the input."""
     _check(options)
     encoder = load_encoder(options.model, compute.dtype, compute.device)
-    from ..tasks.tables import ReadReport
+    from ..tasks.formats import ReadReport
 
     report = ReadReport(skip_bad_rows=options.skip_bad_rows)
     rows = _rows(options, encoder, report)

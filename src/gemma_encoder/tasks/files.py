@@ -14,6 +14,7 @@ from datasets import Dataset, Features, List, Value
 from ..errors import ConfigError, DataError, first_line
 from ..losses import ProblemType
 from .base import CANDIDATE, GROUP, INDEX, Split, Task, TaskData
+from .formats import ReadReport, missing_column
 from .labels import (
     encode_label,
     infer_problem_type,
@@ -24,7 +25,7 @@ from .labels import (
     single_name,
     split_labels,
 )
-from .tables import ReadReport, TableFormat, iter_records, missing_column, table_format, text_of, where
+from .tables import TableFormat, iter_records, table_format, text_of, where
 
 PAIR_TEMPLATE = "Text 1: {text}\nText 2: {text_pair}"
 DEFAULT_METRICS: dict[ProblemType, tuple[str, ...]] = {
