@@ -137,7 +137,7 @@ def _expected_minutes(trial: Trial, progress: Progress) -> float:
 def _start(root: Path, trial: Trial, threads: int) -> subprocess.Popen[bytes]:
     folder = root / trial.folder
     folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "gemma_encoder.benchmark.trial"]
+    command = [sys.executable, "-m", "gemma_encoder.benchmark"]
     command += [str(root), trial.task, trial.arm, str(trial.seed)]
     environment = {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1", **os.environ}
     with (folder / LOG_FILE).open("ab") as log:

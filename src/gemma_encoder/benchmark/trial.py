@@ -1,7 +1,7 @@
 """One trial: train, score the task's splits and the diagnostics, leave the record and the scores.
 
-A trial runs in a process of its own (`python -m gemma_encoder.benchmark.trial FOLDER TASK ARM SEED`), so that
-nothing it does to memory or random states reaches another one.
+A trial runs in a process of its own (`python -m gemma_encoder.benchmark FOLDER TASK ARM SEED`), so that nothing
+it does to memory or random states reaches another one.
 """
 
 from __future__ import annotations
@@ -9,18 +9,17 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
 
 from ..encoder import Encoder
-from ..errors import ConfigError, DataError, GemmaEncoderError
+from ..errors import DataError
 from ..evaluation.evaluate import texts
 from ..evaluation.metrics import compute_metrics, majority_baseline
 from ..json_files import write_json
@@ -32,7 +31,7 @@ from ..training import EncoderTrainingArguments, train
 from ..training.checkpoint_folder import checkpoint_folder, last_checkpoint
 from ..training.run_record import RUN_FILE
 from .arms import established_encoder, main_encoder
-from .plan import Arm, Plan, Trial
+from .plan import Plan, Trial
 from .stock import StockClassifier
 from .submission import FOLDER, write_answers
 
@@ -225,20 +224,3 @@ def remove_model(root: Path, trial: Trial) -> None:
     model = root / trial.folder / MODEL
     for folder in (model, checkpoint_folder(model)):
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def main(arguments: list[str]) -> int:
-    """Run the trial that a command line names; a user's mistake is one line and exit status 2."""
-    root, task, arm, seed = arguments
-    if arm not in get_args(Arm):
-        raise ConfigError(f"there is no arm {arm!r}")
-    try:
-        run_trial(Plan.read(Path(root)), Trial(task, arm, int(seed)), Path(root))  # type: ignore[arg-type]
-    except GemmaEncoderError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
