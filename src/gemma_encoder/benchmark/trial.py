@@ -1,7 +1,7 @@
 """One trial: train, score the task's splits and the diagnostics, leave the record and the scores.
 
-A trial runs in a process of its own (`python -m gemma_encoder.benchmark FOLDER TASK ARM SEED`), so that nothing
-it does to memory or random states reaches another one.
+A trial runs in a process of its own (`python -m gemma_encoder.benchmark FOLDER TASK ARM SEED`), so that
+nothing it does to memory or random states reaches another one.
 """
 
 from __future__ import annotations
