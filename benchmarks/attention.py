@@ -50,22 +50,25 @@ class Trial:
     arm: str
     learning_rate: float
     seed: int
+    epochs: int = 1
 
     @property
     def name(self) -> str:
         """A folder name."""
-        parts = (self.model, self.task, self.rows or "all", self.arm, f"{self.learning_rate:g}", self.seed)
+        parts = [self.model, self.task, self.rows or "all", self.arm, f"{self.learning_rate:g}", self.seed]
+        if self.epochs > 1:
+            parts.append(f"{self.epochs}_epochs")
         return "-".join(str(part).replace(" ", "_").replace("/", "_") for part in parts)
 
     def command(self, data_dir: str, output: Path) -> list[str]:
-        """The `gemma-encoder train` that runs it: one epoch, judged once at the end."""
+        """The `gemma-encoder train` that runs it; judged once, at the end."""
         head_rate = self.learning_rate * HEAD_RATE.get(self.arm, 10.0)
         return [
             *(sys.executable, "-m", "gemma_encoder", "train", "--overwrite", "--output", str(output)),
             *("--model", self.model, "--task", self.task, "--data_dir", data_dir),
             *(("--max_train_rows", str(self.rows)) if self.rows else ()),
             *("--dropout.feed_forward", "0.1", "--dropout.head", "0.1", *ARMS[self.arm]),
-            *("--num_train_epochs", "1", "--per_device_train_batch_size", "16"),
+            *("--num_train_epochs", str(self.epochs), "--per_device_train_batch_size", "16"),
             *("--learning_rate", str(self.learning_rate), "--head_learning_rate", str(head_rate)),
             *("--seed", str(self.seed), "--args.eval_strategy", "no", "--args.save_strategy", "no"),
             *("--args.load_best_model_at_end", "false"),
@@ -90,7 +93,8 @@ def read(path: Path) -> dict[Trial, dict[str, Any]]:
     """The lines of a results file, by trial."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     records = [json.loads(line) for line in lines]
-    return {Trial(**{key: record[key] for key in Trial.__dataclass_fields__}): record for record in records}
+    names = Trial.__dataclass_fields__
+    return {Trial(**{key: record[key] for key in names if key in record}): record for record in records}
 
 
 def table(results: dict[Trial, dict[str, Any]]) -> str:
@@ -101,21 +105,21 @@ def table(results: dict[Trial, dict[str, Any]]) -> str:
     scores: dict[tuple[Any, ...], dict[int, float]] = defaultdict(dict)
     baselines = {}
     for trial, record in results.items():
-        setting = (trial.model, trial.task, trial.rows, record["main_metric"])
+        setting = (trial.model, trial.task, trial.rows, trial.epochs, record["main_metric"])
         baselines[setting] = 100 * record["baseline"][record["main_metric"]]
         score = 100 * record["metrics"][record["main_metric"]]
         scores[(setting, trial.learning_rate, trial.arm)][trial.seed] = score
-    columns = "model, task, train rows, metric, majority, learning rate, arm, seeds, mean ± interval"
+    columns = "model, task, train rows, epochs, metric, majority, learning rate, arm, seeds, mean ± interval"
     names = [*columns.split(", "), f"against {REFERENCE}"]
     lines = ["| " + " | ".join(names) + " |", "| " + " | ".join(["---"] * len(names)) + " |"]
     for setting, rate, arm in sorted(scores, key=lambda key: (*map(str, key[:2]), list(ARMS).index(key[2]))):
-        model, task, rows, metric = setting
+        model, task, rows, epochs, metric = setting
         seeds = scores[(setting, rate, arm)]
         reference = scores.get((setting, rate, REFERENCE), {})
         pairs = [seeds[seed] - reference[seed] for seed in seeds if arm != REFERENCE and seed in reference]
         lines.append(
-            f"| {model} | {task} | {rows or 'all'} | {metric} | {baselines[setting]:.1f} | {rate:g} | {arm} "
-            f"| {len(seeds)} | {in_words(list(seeds.values()))} "
+            f"| {model} | {task} | {rows or 'all'} | {epochs} | {metric} | {baselines[setting]:.1f} "
+            f"| {rate:g} | {arm} | {len(seeds)} | {in_words(list(seeds.values()))} "
             f"| {in_words(pairs, '+.1f') if len(pairs) > 1 else ''} |"
         )
     return "\n".join(lines)
@@ -138,6 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS)[:2])
     parser.add_argument("--learning-rates", nargs="+", type=float, default=[2e-5, 5e-5])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=1, help="trials at once, which share the cores")
     parser.add_argument("--work", type=Path, default=Path("runs/attention"), help="for logs and weights")
     options = parser.parse_args(arguments)
@@ -146,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not options.data_dir:
             parser.error("--data-dir is needed")
         trials = [
-            Trial(options.model, task, int(rows) if rows else None, arm, rate, seed)
+            Trial(options.model, task, int(rows) if rows else None, arm, rate, seed, options.epochs)
             for seed in options.seeds
             for task, _, rows in (each.partition("=") for each in options.tasks)
             for rate in options.learning_rates

@@ -107,7 +107,7 @@ def test_the_table_of_the_comparison():
         for trial in trials
     ]
     lines = attention.table(dict(zip(trials, records, strict=True))).splitlines()
-    before = "| m | rte | all | accuracy | 50.0 | 5e-05 |"
+    before = "| m | rte | all | 1 | accuracy | 50.0 | 5e-05 |"
     assert lines[2] == f"{before} bidirectional + mean | 3 | 51.0 ± 2.5 |  |"
     assert lines[3] == f"{before} causal + last token | 3 | 53.0 ± 2.5 | +2.0 ± 0.0 |"
     assert len(lines) == 2 + len(attention.ARMS)

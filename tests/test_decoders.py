@@ -26,7 +26,13 @@ from transformers import (
 )
 
 from gemma_encoder import decoders
-from gemma_encoder.decoders import Decoder, ensure_pad_token, load_decoder, text_backbone
+from gemma_encoder.decoders import (
+    Decoder,
+    describe_decoder,
+    ensure_pad_token,
+    load_decoder,
+    text_backbone,
+)
 from gemma_encoder.encoder import Encoder
 from gemma_encoder.errors import DecoderError
 from gemma_encoder.testing import FAMILIES, tiny_decoder, tiny_tokenizer
@@ -67,7 +73,7 @@ def test_a_folder_gives_the_same_states(family, tmp_path):
     loaded = load_decoder(save(decoder, tmp_path / "tiny"))
     assert type(loaded.backbone) is type(decoder.backbone) and not loaded.backbone.training
     assert torch.equal(states(loaded.backbone), states(decoder.backbone))
-    assert loaded.source == str(tmp_path / "tiny") and "tiny" in loaded.description
+    assert loaded.source == str(tmp_path / "tiny")
     assert loaded.tokenizer.get_vocab() == decoder.tokenizer.get_vocab()
 
 
@@ -398,7 +404,7 @@ def test_a_gguf_file_is_converted_once_and_to_the_same_states(tmp_path, cache, m
         ours, theirs = (m(input_ids=ids).last_hidden_state for m in (decoder.backbone, loaded.backbone))
     torch.testing.assert_close(theirs, ours, atol=1e-5, rtol=1e-5)
     assert loaded.tokenizer("ab ac", add_special_tokens=False)["input_ids"] == [7, 8, 5]
-    assert loaded.source == str(path) and loaded.description == "de-quantised from tiny.gguf"
+    assert loaded.source == str(path) and describe_decoder(loaded.source) == f"{path}, de-quantised"
     monkeypatch.setattr(decoders, "_convert", lambda *_: pytest.fail("converted twice"))
     assert torch.equal(load_decoder(path).backbone.norm.weight, loaded.backbone.norm.weight)
     assert len(list(cache.iterdir())) == 1
@@ -550,7 +556,7 @@ def test_terms_are_shown_when_a_named_decoder_is_first_converted(gguf_file, cach
     monkeypatch.setattr(decoders, "_convert", fake_convert)
     for _ in range(2):
         decoder = load_decoder("gemma-3-270m")
-        assert decoder.source == "gemma-3-270m" and "de-quantised from Q4_K_M" in decoder.description
+        assert "Gemma 3 270M (pretrained), de-quantised from Q4_K_M" in describe_decoder(decoder.source)
     assert caplog.text.count("Gemma Terms of Use") == 1
 
 

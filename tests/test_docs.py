@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import gemma_encoder
-from gemma_encoder.cli.main import VERBS
+from gemma_encoder.cli.main import VERBS, options_of
 from gemma_encoder.cli.options import OPTIONS
 from gemma_encoder.cli.parsing import parse
 from gemma_encoder.testing import tiny_decoder
@@ -65,8 +65,8 @@ def test_there_are_commands_to_check():
 @pytest.mark.parametrize("command", COMMANDS)
 def test_command_is_understood(command, monkeypatch):
     monkeypatch.chdir(ROOT)
-    verb, *options = shlex.split(command, comments=True)[1:]
-    parse(f"gemma-encoder {verb}", "", OPTIONS[verb], options)
+    verb, *words = shlex.split(command, comments=True)[1:]
+    parse(f"gemma-encoder {verb}", "", OPTIONS[verb], options_of(verb, words))
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=relative)

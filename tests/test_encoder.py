@@ -9,7 +9,8 @@ import torch
 
 from gemma_encoder.decoders import Decoder
 from gemma_encoder.dropout import DropoutConfig
-from gemma_encoder.encoder import Encoder, EncoderConfig
+from gemma_encoder.encoder import Encoder
+from gemma_encoder.encoder_config import EncoderConfig
 from gemma_encoder.errors import AttentionError, ConfigError
 from gemma_encoder.heads import HeadConfig
 from gemma_encoder.pooling import attention, first_k, last_k, mean
@@ -144,11 +145,63 @@ def test_config_survives_json():
         ({"labels": ("a",)}, "at least two classes"),
         ({"colour": "red"}, "colour"),
         ({"layout": "ragged"}, "layout is 'ragged'"),
+        ({"config": "mean"}, "config is 'mean'.*EncoderConfig"),
+        ({"pooling": "max"}, "pooling.kind is 'max'.*mean, first_k"),
+        ({"pooling": 3}, "pooling is 3.*PoolingConfig.*mapping with kind, k.*or one of mean, first_k"),
+        ({"pooling": {"size": 3}}, "pooling is {'size': 3}.*mapping with kind, k"),
+        ({"head": 2}, "head is 2.*HeadConfig or a mapping with depth, width"),
+        ({"head": HeadConfig}, "head is <class.*HeadConfig or a mapping"),
+        ({"head": {1: 2}}, "head is {1: 2}.*mapping with depth"),
+        ({"dropout": "0.1"}, "dropout is '0.1'.*or one rate for all"),
+        ({"dropout": 1.5}, "dropout.attention is 1.5"),
+        ({"dropout": True}, "dropout.attention is True"),
+        ({"text": "{text}"}, "text is '{text}'.*TextConfig or a mapping with template"),
+        ({"text": None}, "text is None"),
+        ({"labels": "positive"}, "labels are 'positive'.*list of names"),
+        ({"labels": (0, 1)}, r"labels are \(0, 1\).*list of names"),
+        ({"labels": 2}, "labels are 2.*list of names"),
+        ({"labels": [["a"], ["b"]]}, "list of names"),
+        ({"labels": ("a", "\ud800")}, "lone surrogates"),
+        ({"labels": ()}, "at least one"),
+        ({"problem_type": "multi_label_classification"}, "labels are not given for multi_label"),
     ],
 )
 def test_wrong_options_are_named(options, message):
     with pytest.raises(ConfigError, match=message):
         encoder_of(**options)
+
+
+def test_shorthands_of_nested_options():
+    short = EncoderConfig(pooling="attention", head={"depth": 2}, dropout=0.1, text={"max_length": 64})
+    assert short == EncoderConfig(
+        pooling=attention(),
+        head=HeadConfig(depth=2),
+        dropout=DropoutConfig(0.1, 0.1, 0.1, 0.1),
+        text=TextConfig(max_length=64),
+    )
+    encoder = encoder_of(pooling={"kind": "last_k", "k": 2}, dropout=0)
+    assert encoder.config.pooling == last_k(2) and encoder.config.dropout == DropoutConfig()
+    assert score(encoder, TEXTS).shape == (4, 2)
+
+
+def test_rates_for_further_training_may_be_one_number(tmp_path):
+    encoder_of(verify=False).save_pretrained(tmp_path / "model")
+    assert Encoder.from_pretrained(tmp_path / "model", dropout=0.2).head.dropout.p == 0.2
+    with pytest.raises(ConfigError, match="dropout is 'none'"):
+        Encoder.from_pretrained(tmp_path / "model", dropout="none")
+
+
+@pytest.mark.parametrize("config", [None, EncoderConfig(pooling=last_k(2))])
+def test_regression_without_labels_has_one_score(config):
+    encoder = encoder_of(config=config, problem_type="regression", verify=False)
+    assert encoder.config.labels == ("score",) and score(encoder, TEXTS).shape == (4, 1)
+
+
+def test_labels_that_were_given_stay_whatever_they_are():
+    for problem_type in ("regression", "multi_label_classification"):
+        assert EncoderConfig(problem_type=problem_type, labels=["0", "1"]).labels == ("0", "1")
+    with pytest.raises(ConfigError, match="at least one"):
+        EncoderConfig(problem_type="regression", labels=())
 
 
 def test_a_decoder_becomes_one_encoder_only():

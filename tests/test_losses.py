@@ -5,9 +5,18 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gemma_encoder.errors import ConfigError
-from gemma_encoder.losses import binary_cross_entropy, cross_entropy, loss_for, squared_error
+from gemma_encoder.losses import (
+    binary_cross_entropy,
+    cross_entropy,
+    loss_for,
+    softmax_cross_entropy,
+    squared_error,
+    to_lists,
+)
 
 
 def test_cross_entropy_by_hand():
@@ -80,5 +89,70 @@ def test_two_classes_are_one_logistic_decision():
 
 
 def test_an_unknown_problem_type_is_named():
-    with pytest.raises(ConfigError, match="'ranking'.*single_label_classification"):
-        loss_for("ranking")
+    with pytest.raises(ConfigError, match="'guessing'.*single_label_classification"):
+        loss_for("guessing")
+
+
+# ----------------------------------------------------------------------------------------------- lists
+
+
+def written_out(scores, labels, mask):
+    """Listwise softmax cross-entropy of each list, in float64."""
+    losses = []
+    for row_scores, row_labels, row_mask in zip(scores, labels, mask, strict=True):
+        s, y = row_scores[row_mask].astype(np.float64), row_labels[row_mask].astype(np.float64)
+        if not y.sum() > 0:
+            losses.append(0.0)
+            continue
+        log_p = s - s.max() - np.log(np.exp(s - s.max()).sum())
+        losses.append(float(-(y / y.sum() * log_p).sum()))
+    return losses
+
+
+lists = st.lists(
+    st.lists(
+        st.tuples(st.floats(-30, 30, width=32), st.integers(0, 3), st.booleans()), min_size=4, max_size=4
+    ),
+    min_size=1,
+    max_size=5,
+)
+
+
+@given(lists)
+def test_listwise_softmax_is_its_formula(rows):
+    """Graded labels, ties, lists where nothing is relevant, lists without a candidate."""
+    table = np.array(rows, dtype=np.float64)
+    scores, labels, mask = table[..., 0].astype(np.float32), table[..., 1], table[..., 2].astype(bool)
+    expected = written_out(scores, labels, mask)
+    tensor = torch.tensor(scores, requires_grad=True)
+    loss = softmax_cross_entropy(tensor, torch.tensor(labels), torch.tensor(mask), "sum")
+    assert loss.item() == pytest.approx(sum(expected), rel=1e-5, abs=1e-5)
+    mean = softmax_cross_entropy(tensor, torch.tensor(labels), torch.tensor(mask))
+    assert mean.item() == pytest.approx(np.mean(expected), rel=1e-5, abs=1e-5)
+    loss.backward()
+    assert tensor.grad.isfinite().all() and not tensor.grad[~torch.tensor(mask)].any()
+
+
+def test_listwise_softmax_has_the_gradient_of_its_formula():
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(3, 4, generator=generator, dtype=torch.float64, requires_grad=True)
+    labels = torch.tensor([[1.0, 0, 0, 2], [0, 0, 0, 0], [0, 1, 0, 0]])
+    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0], [1, 1, 0, 0]], dtype=torch.bool)
+    assert torch.autograd.gradcheck(lambda s: softmax_cross_entropy(s, labels, mask), (scores,))
+
+
+@given(st.lists(st.tuples(st.integers(-3, 3), st.floats(-5, 5), st.integers(0, 1)), min_size=1), st.randoms())
+def test_the_order_of_rows_and_lists_changes_no_ranking_loss(rows, random):
+    values = []
+    for _ in range(2):
+        groups, scores, labels = (torch.tensor(column) for column in zip(*rows, strict=True))
+        loss = loss_for("ranking")(scores[:, None].double(), labels.double(), "sum", groups)
+        values.append(loss.item())
+        random.shuffle(rows)
+    assert values[0] == pytest.approx(values[1], abs=1e-9)
+
+
+def test_lists_are_laid_out_in_their_order():
+    values, mask = to_lists(torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([7, 3, 7, 7]))
+    assert values.tolist() == [[2.0, 0.0, 0.0], [1.0, 3.0, 4.0]]
+    assert mask.tolist() == [[True, False, False], [True, True, True]]

@@ -8,6 +8,7 @@ import warnings
 
 import numpy as np
 import pytest
+from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +21,8 @@ from gemma_encoder.evaluation import (
     majority_baseline,
     mean_interval,
 )
+from gemma_encoder.evaluation.evaluate import evaluate
+from gemma_encoder.tasks import Split, get_task
 
 
 def one_hot(classes: list[int], width: int) -> np.ndarray:
@@ -68,6 +71,14 @@ def test_multi_label_by_hand():
     assert got["f1_micro"] == pytest.approx(2 * 3 / (2 * 3 + 1 + 1))
     assert got["f1_macro"] == pytest.approx((2 / 4 + 1 + 1) / 3)
     assert got["accuracy"] == pytest.approx(1 / 3)
+
+
+def test_multi_label_of_one_label_by_hand():
+    scores = np.array([[2.0], [1.0], [-1.0], [-1.0], [-3.0]])  # predicted: 1, 1, 0, 0, 0
+    got = compute_metrics(["f1_micro", "f1_macro", "accuracy"], scores, [[1], [0], [1], [0], [0]])
+    assert got == {"f1_micro": pytest.approx(0.5), "f1_macro": pytest.approx(0.5), "accuracy": 3 / 5}
+    never = compute_metrics(["f1_micro", "f1_macro"], np.array([[-1.0], [-2.0]]), [[0], [0]])
+    assert never == {"f1_micro": 0.0, "f1_macro": 0.0}
 
 
 def test_regression_by_hand():
@@ -145,6 +156,7 @@ def test_check_metrics_before_training():
         ("single_label_classification", 3, {"accuracy", "f1_macro", "f1_micro", "matthews"}),
         ("multi_label_classification", 2, {"accuracy", "f1_macro", "f1_micro"}),
         ("regression", 1, {"pearson", "spearman", "mse", "mae"}),
+        ("ranking", 1, {"accuracy"}),
     ]:
         for name in METRICS:
             if name in fitting:
@@ -200,3 +212,104 @@ def test_interval_of_one_value_of_none_and_of_a_wrong_confidence():
         mean_interval([])
     with pytest.raises(ConfigError, match="confidence"):
         mean_interval([0.5, 0.6], 95)
+
+
+# ------------------------------------------------------------------------- rows that are judged together
+
+
+def test_multirc_by_hand():
+    """Two questions; of the first one answer is wrong, of the second all are right."""
+    labels, predicted, groups = [1, 0, 1, 1, 0], [1, 1, 1, 1, 0], [7, 7, 7, 3, 3]
+    got = compute_metrics(["f1", "exact_match"], one_hot(predicted, 2), labels, groups=groups)
+    assert got["f1"] == pytest.approx(2 * 3 / (2 * 3 + 1 + 0))  # over all answers, TP 3, FP 1, FN 0
+    assert got["exact_match"] == 0.5
+
+
+def test_gender_parity_counts_equal_answers_right_or_wrong():
+    predicted, groups = [1, 1, 0, 1, 0, 0], [0, 0, 1, 1, 2, 2]
+    got = compute_metrics(
+        ["gender_parity", "accuracy"], one_hot(predicted, 2), [0, 0, 1, 1, 0, 0], groups=groups
+    )
+    assert got == {"gender_parity": pytest.approx(2 / 3), "accuracy": pytest.approx(3 / 6)}
+
+
+def test_the_candidate_with_the_highest_score_of_its_list_is_chosen():
+    scores = np.array([[0.1], [5.0], [0.3], [0.2], [1.0], [1.0]])
+    labels, groups = (
+        [0.0, 1.0, 0.0, 1.0, 1.0, 0.0],
+        [0, 0, 1, 1, 2, 2],
+    )  # right, wrong, right (first of equals)
+    assert compute_metrics(["accuracy"], scores, labels, groups=groups) == {"accuracy": pytest.approx(2 / 3)}
+
+
+RECORD = ["answer_f1", "answer_exact_match"]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "f1", "exact"),
+    [
+        (0, 1.0, 1.0),  # "The United States" is "United States": articles and case don't count
+        (1, 2 * 1 / (1 + 2), 0.0),  # "States" shares one word of two
+        (2, 0.0, 0.0),
+        (3, 1.0, 1.0),
+    ],
+)
+def test_record_takes_the_best_of_the_right_answers(chosen, f1, exact):
+    candidates = ["The United States", "states", "Obama", "U.S."]
+    right = [0.0, 0.0, 0.0, 1.0, 1.0]
+    candidates.append("United States")
+    scores = one_hot([chosen], 5).T
+    got = compute_metrics(RECORD, scores, right, groups=[0] * 5, candidates=candidates)
+    assert got == {"answer_f1": pytest.approx(f1), "answer_exact_match": exact}
+
+
+def test_a_list_without_a_right_candidate_counts_as_wrong():
+    scores, groups = np.array([[1.0], [0.0]]), [0, 1]
+    got = compute_metrics([*RECORD, "accuracy"], scores, [0.0, 1.0], groups=groups, candidates=["a b", "c"])
+    assert got == {"answer_f1": 0.5, "answer_exact_match": 0.5, "accuracy": 0.5}
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.booleans(), st.integers(-50, 50)), min_size=1), st.randoms())
+def test_the_order_of_rows_does_not_matter(rows, random):
+    scores = np.array([[score + place / 1000] for place, (_, _, score) in enumerate(rows)])  # no two equal
+    shuffled = list(range(len(rows)))
+    random.shuffle(shuffled)
+    results = []
+    for order in (range(len(rows)), shuffled):
+        groups = [rows[row][0] for row in order]
+        labels = [int(rows[row][1]) for row in order]
+        names = [str(rows[row][2]) for row in order]
+        results.append(
+            compute_metrics(
+                ["accuracy", *RECORD], scores[list(order)], labels, groups=groups, candidates=names
+            )
+            | compute_metrics(
+                ["exact_match", "f1"], np.hstack([-scores, scores])[list(order)], labels, groups=groups
+            )
+        )
+    assert results[0] == pytest.approx(results[1])
+
+
+def test_metrics_of_groups_want_groups():
+    for name, scores, options in (
+        ("exact_match", [[0.0, 1.0]], {}),
+        ("gender_parity", [[0.0, 1.0]], {}),
+        ("answer_f1", [[1.0]], {"groups": [0]}),
+    ):
+        with pytest.raises(ConfigError, match=f"{name}.*judges rows together"):
+            compute_metrics([name], np.array(scores), [1], **options)
+    check_metrics(["exact_match"], "single_label_classification", 2, groups=True)
+    check_metrics(RECORD, "ranking", 1, groups=True, candidates=True)
+
+
+def test_baseline_of_lists_is_the_place_that_is_right_most_often():
+    labels, groups = [0, 1, 0, 1, 1, 0], [0, 0, 1, 1, 2, 2]
+    assert majority_baseline(labels, ["accuracy"], "ranking", groups=groups)["accuracy"] == pytest.approx(
+        2 / 3
+    )
+
+
+def test_nothing_to_judge():
+    none = Split(Dataset.from_dict({"text": [], "label": [], "row": []}), "rows.csv")
+    with pytest.raises(DataError, match=r"no rows to judge \[rows.csv\]"):
+        evaluate(None, none, get_task("sst2"))

@@ -67,7 +67,7 @@ def decoder_of(family: str) -> Decoder:
         for name, parameter in backbone.named_parameters():
             if parameter.ndim > 1 or "sink" in name:
                 torch.nn.init.normal_(parameter, std=0.3)
-    return Decoder(backbone.eval(), tokenizer, f"tiny-{family}", f"random weights, family {family}")
+    return Decoder(backbone.eval(), tokenizer, f"tiny-{family}")
 
 
 def encoder_of(family: str, **options: Any) -> Encoder:

@@ -66,18 +66,16 @@ def test_padding_inside_a_text_is_named():
         pack(torch.tensor([[1, 1, 1], [1, 0, 1]]))
 
 
-@given(st.lists(st.integers(1, 50), max_size=40), st.integers(1, 60), st.none() | st.integers(1, 5))
-def test_plan_covers_every_row_once_within_its_budget(lengths, max_tokens, max_rows):
-    plan = plan_batches(lengths, max_tokens, max_rows)
+@given(st.lists(st.integers(1, 50), max_size=40), st.integers(1, 60))
+def test_plan_covers_every_row_once_within_its_budget(lengths, max_tokens):
+    plan = plan_batches(lengths, max_tokens)
     assert sorted(row for batch in plan for row in batch) == list(range(len(lengths)))
     for batch in plan:
         assert sum(lengths[row] for row in batch) <= max_tokens or len(batch) == 1
-        assert max_rows is None or len(batch) <= max_rows
     ordered = [lengths[row] for batch in plan for row in batch]
     assert ordered == sorted(ordered, reverse=True)
 
 
-@pytest.mark.parametrize(("max_tokens", "max_rows"), [(0, None), (8, 0)])
-def test_a_budget_that_fits_nothing_is_refused(max_tokens, max_rows):
+def test_a_budget_that_fits_nothing_is_refused():
     with pytest.raises(ConfigError, match="at least 1"):
-        plan_batches([1, 2], max_tokens, max_rows)
+        plan_batches([1, 2], 0)

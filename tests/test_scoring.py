@@ -12,8 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from gemma_encoder.errors import ConfigError
-from gemma_encoder.scoring import probabilities, score, score_all, score_token_ids
+from gemma_encoder.errors import ConfigError, DataError
+from gemma_encoder.evaluation import compute_metrics
+from gemma_encoder.scoring import labels_on, probabilities, score, score_all, score_token_ids
+from gemma_encoder.testing import tiny_tokenizer
+from gemma_encoder.text import TextConfig, TextTokenizer
 
 
 class CountingEncoder(nn.Module):
@@ -21,7 +24,7 @@ class CountingEncoder(nn.Module):
 
     def __init__(self, fail_above: int | None = None) -> None:
         super().__init__()
-        self.config = SimpleNamespace(num_labels=2)
+        self.config = SimpleNamespace(num_labels=2, text=TextConfig())
         self.device = torch.device("cpu")
         self.frozen = nn.Dropout(0.5)
         self.passes: list[int] = []
@@ -92,6 +95,38 @@ def test_pairs_are_rows_too():
     )
 
 
+PAIRS = TextConfig("{text} / {text_pair}")
+
+
+@pytest.mark.parametrize(
+    ("text", "rows", "fix"),
+    [
+        (TextConfig(), "hello", r"one string, 'hello'. Mend: give a list, \[\"your text\"\]"),
+        (TextConfig(), "", "one string"),
+        (PAIRS, "hello", r"give a list, \[\(\"first text\", \"second text\"\)\]"),
+        (PAIRS, ("a", "b"), r"two strings, 'a' and 'b'.*\[\(text, text_pair\)\]"),
+        (TextConfig(), {"text": "a"}, "rows are a dict.*list of texts"),
+        (TextConfig(), b"hello", "rows are a bytes"),
+        (TextConfig(), None, "rows are a NoneType"),
+        (TextConfig(), 5, "rows are a int"),
+    ],
+)
+def test_one_row_is_not_taken_for_rows(text, rows, fix):
+    encoder = CountingEncoder()
+    encoder.config.text = text
+    for function in (score, score_all, lambda _, rows: TextTokenizer(tiny_tokenizer(), text).encode(rows)):
+        with pytest.raises(DataError, match=fix) as caught:
+            function(encoder, rows)
+        assert len(str(caught.value)) < 200
+
+
+def test_a_tuple_of_two_strings_is_two_texts_for_a_model_of_single_texts():
+    assert score_all(CountingEncoder(), ("ab", "c")).shape == (2, 2)
+    assert (
+        TextTokenizer(tiny_tokenizer(), TextConfig()).encode(np.array(["ab", "c"])).truncated == [False] * 2
+    )
+
+
 def test_every_module_is_back_in_its_mode_also_after_an_error():
     encoder = CountingEncoder(fail_above=2)
     encoder.train()
@@ -133,3 +168,12 @@ def test_probabilities_of_each_problem_type():
         probabilities(logits, "multi_label_classification"), [[0.5, 0.75], [1, 0]], atol=1e-7
     )
     np.testing.assert_array_equal(probabilities(logits, "regression"), logits)
+
+
+def test_a_label_applies_above_one_half():
+    """The same for metrics and predictions; exactly one half does not count."""
+    logits = np.array([[1e-6, 0.0, -1e-6], [3.0, -0.0, -3.0]], dtype=np.float32)
+    assert labels_on(logits).tolist() == [[True, False, False]] * 2
+    above = probabilities(logits, "multi_label_classification") > 0.5
+    np.testing.assert_array_equal(labels_on(logits), above)
+    assert compute_metrics(["accuracy"], logits, labels_on(logits)) == {"accuracy": 1.0}

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .decoders import load_decoder
     from .dropout import DropoutConfig
-    from .encoder import Encoder, EncoderConfig
+    from .encoder import Encoder
+    from .encoder_config import EncoderConfig
     from .errors import GemmaEncoderError
     from .evaluation.evaluate import evaluate
     from .heads import HeadConfig
@@ -46,7 +47,7 @@ __all__ = [
 _HOMES = {
     "DropoutConfig": "dropout",
     "Encoder": "encoder",
-    "EncoderConfig": "encoder",
+    "EncoderConfig": "encoder_config",
     "EncoderTrainingArguments": "training",
     "GemmaEncoderError": "errors",
     "HeadConfig": "heads",

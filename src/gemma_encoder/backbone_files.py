@@ -19,7 +19,8 @@ from .errors import CheckpointError, GemmaEncoderError
 from .st_stack import WEIGHTS_FILE, dump_json
 
 if TYPE_CHECKING:
-    from .encoder import Encoder, EncoderConfig
+    from .encoder import Encoder
+    from .encoder_config import EncoderConfig
 
 BASE_FOLDER = "base"
 

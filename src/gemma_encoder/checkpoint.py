@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -25,7 +26,8 @@ from .model_card import model_card
 from .st_stack import dump_json, read_stack, reason, write_stack
 
 if TYPE_CHECKING:
-    from .encoder import Encoder, EncoderConfig
+    from .encoder import Encoder
+    from .encoder_config import EncoderConfig
 
 FORMAT_VERSION = 1
 CONFIG_FILE = "gemma_encoder.json"
@@ -249,7 +251,7 @@ def load_encoder_parts(folder: str | Path, dtype: torch.dtype = torch.float32) -
 
 
 def _read_config(folder: Path) -> tuple[dict[str, Any], EncoderConfig]:
-    from .encoder import EncoderConfig
+    from .encoder_config import EncoderConfig
 
     if not folder.is_dir():
         raise CheckpointError("The model folder does not exist", where=str(folder), fix="check the path")
@@ -286,8 +288,8 @@ def _check_types(saved: dict[str, Any]) -> None:
     adapter, files = saved["adapter"], saved["files"]
     sound = {
         "encoder": isinstance(saved["encoder"], dict),
-        "output_scale": type(saved["output_scale"]) in (int, float),
-        "output_shift": type(saved["output_shift"]) in (int, float),
+        "output_scale": _is_finite(saved["output_scale"]),
+        "output_shift": _is_finite(saved["output_shift"]),
         "adapter": adapter is None
         or (isinstance(adapter, dict) and {"base", "base_digest"} <= adapter.keys()),
         "files": _are_names(files),
@@ -295,6 +297,10 @@ def _check_types(saved: dict[str, Any]) -> None:
     for name, right in sound.items():
         if not right:
             raise ValueError(f"{name} is {saved[name]!r}")
+
+
+def _is_finite(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < math.inf
 
 
 def _are_names(files: Any) -> bool:

@@ -50,14 +50,12 @@ class Decoder:
     Attributes:
         backbone: Stock transformers text model without a language-model head, in eval mode.
         tokenizer: Its tokenizer, with a padding token.
-        source: What to load to get it again.
-        description: What it is, in words; shown with every result.
+        source: What to load to get it again; `describe_decoder` says in words what that is.
     """
 
     backbone: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     source: str
-    description: str
 
 
 @dataclass(frozen=True)
@@ -136,7 +134,7 @@ def load_decoder(
         if not path.is_file():
             raise DecoderError("The GGUF file does not exist", where=name, fix="check the path")
         folder = _convert_once(path.stem, _fingerprint(path), lambda _: path)
-        return _load_converted(folder, dtype, str(path.resolve()), f"de-quantised from {path.name}")
+        return _load_converted(folder, dtype, str(path.resolve()))
     if path.is_file():
         raise DecoderError("A single file is no decoder", where=name, fix="name its folder, or a .gguf file")
     if path.is_dir():
@@ -148,12 +146,19 @@ def load_decoder(
             raise DecoderError(
                 "The folder holds no model: config.json is missing", where=name, fix="name a model folder"
             )
-        return _load_folder(
-            str(path), dtype, source=str(path.resolve()), description=f"from folder {path.name}"
-        )
+        return _load_folder(str(path), dtype, source=str(path.resolve()))
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
         raise DecoderError("The folder does not exist", where=name, fix="check the path")
-    return _load_folder(name, dtype, source=name, description=f"from the hub, {name}", revision=revision)
+    return _load_folder(name, dtype, source=name, revision=revision)
+
+
+def describe_decoder(source: str) -> str:
+    """What the weights of a `Decoder.source` are, in words, to be shown with every result."""
+    if source in NAMED_DECODERS:
+        return f"{source}: {NAMED_DECODERS[source].description}"
+    if source.endswith(".gguf"):
+        return f"{source}, de-quantised"
+    return source or "unknown"
 
 
 def cache_folder() -> Path:
@@ -195,13 +200,13 @@ def _load_named(name: str, dtype: torch.dtype) -> Decoder:
                 fix=f"uninstall it and its parts, then {known.install}",
             ) from error
 
-    return _load_converted(_convert_once(name, version, locate), dtype, name, known.description)
+    return _load_converted(_convert_once(name, version, locate), dtype, name)
 
 
-def _load_converted(folder: Path, dtype: torch.dtype, source: str, description: str) -> Decoder:
+def _load_converted(folder: Path, dtype: torch.dtype, source: str) -> Decoder:
     """Load from the cache; what is wrong there can only be mended there."""
     try:
-        return _load_folder(str(folder), dtype, source=source, description=description)
+        return _load_folder(str(folder), dtype, source=source)
     except DecoderError as error:
         raise DecoderError(
             f"The converted copy of {source} is damaged: {error.what}",
@@ -286,7 +291,7 @@ def _convert(gguf: Path, folder: Path) -> None:
 
 
 def _load_folder(
-    source_path: str, dtype: torch.dtype, *, source: str, description: str, revision: str | None = None
+    source_path: str, dtype: torch.dtype, *, source: str, revision: str | None = None
 ) -> Decoder:
     """Load backbone and tokenizer from a folder or the hub."""
     try:
@@ -307,7 +312,7 @@ def _load_folder(
     if wrong := what_is_wrong(report):
         raise DecoderError(wrong, where=source, fix="download the model again")
     ensure_pad_token(tokenizer)
-    return Decoder(backbone.eval(), tokenizer, source, description)
+    return Decoder(backbone.eval(), tokenizer, source)
 
 
 def what_is_wrong(report: dict[str, Any]) -> str | None:

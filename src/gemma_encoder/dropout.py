@@ -8,7 +8,6 @@ from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from .errors import ConfigError, DecoderError
@@ -82,21 +81,6 @@ class _Dropout:
         return F.dropout(output, self.rate) if module.training else output
 
 
-class DropoutHooks:
-    """Dropout installed on a backbone. `remove()` takes it off again."""
-
-    def __init__(self, handles: list[RemovableHandle], attention_rates: list[tuple[Any, float]]) -> None:
-        self._handles, self._attention_rates = handles, attention_rates
-
-    def remove(self) -> None:
-        """Restore the backbone: no hooks, and the attention dropout it came with. May be called twice."""
-        for handle in self._handles:
-            handle.remove()
-        for module, rate in self._attention_rates:
-            module.attention_dropout = rate
-        self._handles, self._attention_rates = [], []
-
-
 def _attention_modules(layer: nn.Module, index: int, *, required: bool) -> list[Any]:
     """The modules with a rate of attention dropout; Persimmon and Bloom have a module of that name."""
     modules = [
@@ -131,19 +115,16 @@ def _feed_forward(layer: nn.Module, index: int) -> nn.Module:
     )
 
 
-def install_dropout(backbone: PreTrainedModel, config: DropoutConfig) -> DropoutHooks:
+def install_dropout(backbone: PreTrainedModel, config: DropoutConfig) -> None:
     """Install attention, feed-forward and embedding dropout on a stock backbone, in place.
 
     Stock attention modules pass their own `attention_dropout` to the attention function while training; that
-    rate is set to `config.attention` (0 included). The other two are forward hooks. `config.head` is not used
-    here.
+    rate is set to `config.attention` (0 included). The other two are forward hooks: two calls add theirs up.
+    `config.head` is not used here.
 
     Args:
         backbone: Stock text backbone, or one wrapped by PEFT.
         config: The rates.
-
-    Returns:
-        A handle whose `remove()` restores the backbone. Remove the old one before installing other rates.
 
     Raises:
         DecoderError: A layer has no place for a rate above 0.
@@ -158,8 +139,7 @@ def install_dropout(backbone: PreTrainedModel, config: DropoutConfig) -> Dropout
     if config.embedding > 0:
         targets.append((base_model(backbone).get_input_embeddings(), config.embedding))
     # Everything was found: from here on nothing fails half-way.
-    attention_rates = [(module, module.attention_dropout) for module in attention_modules]
     for module in attention_modules:
         module.attention_dropout = config.attention
-    handles = [module.register_forward_hook(_Dropout(rate)) for module, rate in targets]
-    return DropoutHooks(handles, attention_rates)
+    for target, rate in targets:
+        target.register_forward_hook(_Dropout(rate))

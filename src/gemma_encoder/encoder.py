@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
 
-from .attention import PACKED_ATTENTION, AttentionPolicy, WindowPolicy, apply_policy
+from .attention import PACKED_ATTENTION, apply_policy
 from .attention_backends import (
     AttentionNeeds,
     Backend,
@@ -23,87 +23,15 @@ from .attention_backends import (
 )
 from .decoders import Decoder, load_decoder
 from .dropout import DropoutConfig, install_dropout
+from .encoder_config import EncoderConfig, overridden
 from .errors import ConfigError
-from .heads import HeadConfig, MLPHead
-from .losses import ProblemType, loss_for
+from .heads import MLPHead
+from .losses import loss_for
 from .packing import pack, repad, unpad
-from .pooling import PoolingConfig, build_pooler
-from .text import TextConfig, TextTokenizer, TokenizedBatch
+from .pooling import build_pooler
+from .text import TextTokenizer, TokenizedBatch
 
 Layout = Literal["packed", "padded"]
-
-
-@dataclass(frozen=True)
-class EncoderConfig:
-    """Everything that makes an encoder of a decoder; saved with the model.
-
-    Attributes:
-        attention: Who sees whom: `bidirectional` or `causal`.
-        window: What local layers see when bidirectional: `radius`, `width` or `full` (see
-            `attention.apply_policy`).
-        pooling: How token states become one vector.
-        head: The MLP on the pooled vector.
-        dropout: Dropout rates while training.
-        text: Template, maximal length and special tokens.
-        problem_type: What the scores mean, and so which loss trains them.
-        labels: Class names; for regression the name of each score.
-        decoder: Where the weights came from.
-    """
-
-    attention: AttentionPolicy = "bidirectional"
-    window: WindowPolicy = "radius"
-    pooling: PoolingConfig = field(default_factory=PoolingConfig)
-    head: HeadConfig = field(default_factory=HeadConfig)
-    dropout: DropoutConfig = field(default_factory=DropoutConfig)
-    text: TextConfig = field(default_factory=TextConfig)
-    problem_type: ProblemType = "single_label_classification"
-    labels: tuple[str, ...] = ("0", "1")
-    decoder: str = ""
-
-    def __post_init__(self) -> None:
-        for name, allowed in (
-            ("attention", AttentionPolicy),
-            ("window", WindowPolicy),
-            ("problem_type", ProblemType),
-        ):
-            if getattr(self, name) not in get_args(allowed):
-                raise ConfigError(
-                    f"{name} is {getattr(self, name)!r}", fix=f"use one of {', '.join(get_args(allowed))}"
-                )
-        object.__setattr__(self, "labels", tuple(self.labels))
-        if not self.labels or len(set(self.labels)) != len(self.labels):
-            raise ConfigError(f"labels are {self.labels!r}", fix="give at least one, each a different name")
-        if self.problem_type == "single_label_classification" and len(self.labels) < 2:
-            raise ConfigError(f"labels are {self.labels!r}", fix="give at least two classes")
-
-    @property
-    def num_labels(self) -> int:
-        """Scores per text."""
-        return len(self.labels)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> EncoderConfig:
-        """Undo `to_dict`.
-
-        Raises:
-            ConfigError: A field is unknown or has a value that is not allowed.
-        """
-        parts: dict[str, Any] = dict(data)
-        nested = {"pooling": PoolingConfig, "head": HeadConfig, "dropout": DropoutConfig, "text": TextConfig}
-        try:
-            for name, kind in nested.items():
-                if isinstance(parts.get(name), Mapping):
-                    parts[name] = kind(**parts[name])
-            return cls(**parts)
-        except TypeError as error:
-            known = ", ".join(f.name for f in fields(cls))
-            raise ConfigError(
-                f"Encoder options can't be read: {error}", fix=f"the fields are {known}"
-            ) from error
 
 
 @dataclass
@@ -188,7 +116,7 @@ class Encoder(nn.Module):
             seed: Seed for the new pooler and head, torch's generator as it stands if None.
             layout: `packed`, or `padded` through stock attention (the reference).
             backend: Attention back end to insist on, or `auto`.
-            **overrides: Fields of `EncoderConfig` to change, e.g. `pooling=last_k(1)`.
+            **overrides: Fields of `EncoderConfig` to change, e.g. `pooling="attention"`, `dropout=0.1`.
 
         Raises:
             DecoderError: The decoder can't be found or loaded, or is of a family that can't be adapted.
@@ -198,12 +126,10 @@ class Encoder(nn.Module):
         from .verification import assert_adapted, choose_padding_side, refuse_unfit
 
         check_backend_name(backend)
+        config = overridden(EncoderConfig() if config is None else config, overrides)
         if not isinstance(decoder, Decoder):
             decoder = load_decoder(decoder, dtype=dtype)
-        try:
-            config = replace(config or EncoderConfig(), decoder=decoder.source, **overrides)
-        except TypeError as error:
-            raise ConfigError(str(error), fix="give fields of EncoderConfig") from error
+        config = replace(config, decoder=decoder.source)
         refuse_unfit(decoder, config)
         choose_padding_side(decoder)
         apply_policy(decoder.backbone, config.attention, config.window)
@@ -225,7 +151,7 @@ class Encoder(nn.Module):
         device: str | torch.device | None = None,
         layout: Layout = "packed",
         backend: BackendName | Literal["auto"] = "auto",
-        dropout: DropoutConfig | None = None,
+        dropout: DropoutConfig | float | None = None,
     ) -> Encoder:
         """Load a folder written by `save_pretrained`, in eval mode.
 
@@ -235,17 +161,18 @@ class Encoder(nn.Module):
             device: Where to put it, the CPU if None.
             layout: `packed` or `padded`.
             backend: Attention back end to insist on, or `auto`.
-            dropout: Rates for further training, those saved if None.
+            dropout: Rates (or one for all) for further training, those saved if None.
 
         Raises:
             CheckpointError: The folder is no model, not whole, or of a newer format.
-            ConfigError: Unknown layout or back end.
+            ConfigError: Unknown layout or back end, or a rate that is not allowed.
         """
         from .checkpoint import load_encoder_parts
 
         check_backend_name(backend)  # before seconds of loading
+        rates = None if dropout is None else overridden(EncoderConfig(), {"dropout": dropout}).dropout
         parts = load_encoder_parts(folder, dtype)
-        config = parts.config if dropout is None else replace(parts.config, dropout=dropout)
+        config = parts.config if rates is None else replace(parts.config, dropout=rates)
         encoder = cls(parts.backbone, parts.tokenizer, config, layout=layout, backend=backend)
         parts.restore(encoder)
         return encoder.to(device).eval() if device is not None else encoder.eval()
@@ -364,33 +291,44 @@ class Encoder(nn.Module):
         return repad(states.squeeze(0), layout)
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        labels: Tensor | None = None,
+        lists: Tensor | None = None,
     ) -> EncoderOutput:
         """Score a batch.
 
         Args:
             input_ids: Token ids `[B, S]`, padded on either side.
             attention_mask: 1 for real tokens, 0 for padding, `[B, S]`.
-            labels: Classes `[B]` (int), 0/1 per label `[B, num_labels]` (multi-label), or targets `[B]`
-                (regression).
+            labels: Classes `[B]` (int), 0/1 per label `[B, num_labels]` (multi-label), targets `[B]`
+                (regression), or relevance `[B]` (ranking).
+            lists: In ranking, which list each row belongs to, int `[B]`.
 
         Returns:
             Logits `[B, num_labels]`, pooled vectors `[B, D]`, and the mean loss if labels are given.
         """
         pooled = self.pooler(self.encode_tokens(input_ids, attention_mask), attention_mask)
         logits = self.head(pooled)
-        loss = None if labels is None else self.loss(logits, labels)
+        loss = None if labels is None else self.loss(logits, labels, lists=lists)
         return EncoderOutput(loss=loss, logits=logits, pooled=pooled)
 
-    def loss(self, logits: Tensor, labels: Tensor, reduction: Literal["mean", "sum"] = "mean") -> Tensor:
-        """Loss of scores `[B, num_labels]` against labels, over the rows.
+    def loss(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        reduction: Literal["mean", "sum"] = "mean",
+        lists: Tensor | None = None,
+    ) -> Tensor:
+        """Loss of scores `[B, num_labels]` against labels, over the rows (in ranking over the `lists`).
 
         Regression errors are measured in units of the head's output scale (the training targets' standard
         deviation), so learning rates mean the same for targets of any size.
         """
         if self.config.problem_type == "regression":
             logits, labels = logits / self.head.output_scale, labels / self.head.output_scale
-        return loss_for(self.config.problem_type)(logits, labels, reduction=reduction)
+        return loss_for(self.config.problem_type)(logits, labels, reduction, lists)
 
     def activation_checkpointing_enable(
         self, activation_checkpointing_kwargs: dict[str, Any] | None = None, **options: Any

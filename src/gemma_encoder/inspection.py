@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from .decoders import describe_decoder
 from .dropout import base_model, decoder_layers
 from .receptive import (
     BOTH_SIDES,
@@ -120,22 +121,18 @@ def _measure_for_report(encoder: Encoder) -> list[ReceptiveField]:
     return measurements
 
 
-def _count_parameters(encoder: Encoder) -> dict[str, dict[str, int]]:
-    """Parameters by part, all and trainable; the parts add up to `total`."""
+def _count_parameters(encoder: Encoder) -> dict[str, int]:
+    """Parameters by part; the parts add up to `total`."""
     embedding = {
         id(parameter) for parameter in base_model(encoder.backbone).get_input_embeddings().parameters()
     }
-    counts = {
-        part: {"all": 0, "trainable": 0}
-        for part in ("embedding", "layers", "adapter", "pooler", "head", "total")
-    }
+    counts = dict.fromkeys(("embedding", "layers", "adapter", "pooler", "head", "total"), 0)
     for name, parameter in encoder.named_parameters():
         part = name.split(".", 1)[0]
         if part not in ("pooler", "head"):
             part = "embedding" if id(parameter) in embedding else "adapter" if ".lora_" in name else "layers"
         for key in (part, "total"):
-            counts[key]["all"] += parameter.numel()
-            counts[key]["trainable"] += parameter.numel() * parameter.requires_grad
+            counts[key] += parameter.numel()
     return counts
 
 
@@ -175,7 +172,7 @@ def render(description: dict[str, Any]) -> str:
         (
             "decoder",
             [
-                description["decoder"] or "unknown",
+                describe_decoder(description["decoder"]),
                 _render_backbone(backbone),
             ],
         ),
@@ -282,12 +279,8 @@ def _render_head(head: dict[str, Any]) -> str:
     return f"{shape}, norm {head['norm']}, {head['outputs']} output(s){affine}"
 
 
-def _render_parameters(counts: dict[str, dict[str, int]]) -> list[str]:
-    return [
-        f"{part:<10}{count['all']:>14,}  trainable {count['trainable']:>14,}"
-        for part, count in counts.items()
-        if count["all"] or part == "total"
-    ]
+def _render_parameters(counts: dict[str, int]) -> list[str]:
+    return [f"{part:<10}{count:>14,}" for part, count in counts.items() if count or part == "total"]
 
 
 def _render_training(run: dict[str, Any] | None) -> list[str]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .decoders import describe_decoder
+
 if TYPE_CHECKING:
-    from .encoder import EncoderConfig
+    from .encoder_config import EncoderConfig
 
 
 def model_card(config: EncoderConfig, adapter_kept: bool) -> str:
@@ -30,6 +32,7 @@ def model_card(config: EncoderConfig, adapter_kept: bool) -> str:
         f"# Encoder from {config.decoder or 'a decoder'}",
         "",
         f"A decoder turned into an encoder: {config.attention} attention, {pooling} pooling, MLP head.",
+        f"The decoder is {describe_decoder(config.decoder)}.",
         f"It gives {config.num_labels} score(s) per text ({config.problem_type}): {labels}.",
         "",
         "```python",

@@ -90,7 +90,7 @@ def repad(packed: Tensor, layout: PackedLayout) -> Tensor:
     return padded.unflatten(0, (batch_size, padded_length))
 
 
-def plan_batches(lengths: Sequence[int], max_tokens: int, max_rows: int | None = None) -> list[list[int]]:
+def plan_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
     """Cut rows into forward passes of at most `max_tokens` tokens, longest rows first.
 
     Longest first, a pass that doesn't fit into memory fails at once and not after an hour; and rows of one
@@ -99,22 +99,16 @@ def plan_batches(lengths: Sequence[int], max_tokens: int, max_rows: int | None =
     Args:
         lengths: Tokens of each row.
         max_tokens: Most tokens in one pass. A row that is longer gets a pass of its own.
-        max_rows: Most rows in one pass, unlimited if None.
 
     Returns:
         Row indices of each pass. Every row stands in exactly one.
     """
     if max_tokens < 1:
         raise ConfigError(f"max_tokens is {max_tokens}", fix="give a number of tokens of at least 1")
-    if max_rows is not None and max_rows < 1:
-        raise ConfigError(
-            f"max_rows is {max_rows}", fix="give a number of rows of at least 1, or leave it out"
-        )
     batches: list[list[int]] = []
     tokens = 0
     for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-        full = not batches or tokens + lengths[row] > max_tokens or len(batches[-1]) == max_rows
-        if full:
+        if not batches or tokens + lengths[row] > max_tokens:
             batches.append([])
             tokens = 0
         batches[-1].append(row)

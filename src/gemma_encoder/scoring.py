@@ -18,6 +18,7 @@ import torch
 
 from .errors import ConfigError, GemmaEncoderError
 from .packing import plan_batches
+from .text import check_rows
 
 if TYPE_CHECKING:
     from .encoder import Encoder
@@ -93,7 +94,9 @@ def score(
 
     Raises:
         ConfigError: `max_tokens` or `buffer_rows` is below 1, or a pass doesn't fit into memory.
+        DataError: `rows` is one row and not a list of them, or a row is not what the model takes.
     """
+    check_rows(rows, encoder.config.text)
     if buffer_rows < 1:
         raise ConfigError(f"buffer_rows is {buffer_rows}", fix="give a number of rows of at least 1")
     if max_tokens < 1:
@@ -108,13 +111,18 @@ def score_all(encoder: Encoder, rows: Iterable[Row], *, max_tokens: int = DEFAUL
 
 
 def probabilities(logits: np.ndarray, problem_type: str) -> np.ndarray:
-    """What scores `[..., num_labels]` mean: softmax, a sigmoid each, or (regression) themselves."""
+    """What scores `[..., num_labels]` mean: softmax, a sigmoid each, or (regression, ranking) themselves."""
     scores = logits.astype(np.float64)
-    if problem_type == "regression":
+    if problem_type in ("regression", "ranking"):
         return scores
     if problem_type == "multi_label_classification":
         return np.exp(-np.logaddexp(0.0, -scores))
     return np.exp(scores - np.logaddexp.reduce(scores, axis=-1, keepdims=True))
+
+
+def labels_on(logits: np.ndarray) -> np.ndarray:
+    """Which labels apply by multi-label scores `[..., num_labels]`: those of a probability above one half."""
+    return logits > 0
 
 
 def is_out_of_memory(error: BaseException) -> bool:

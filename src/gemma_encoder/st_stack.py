@@ -19,7 +19,8 @@ from .errors import CheckpointError
 from .pooling import PoolingConfig, build_pooler
 
 if TYPE_CHECKING:
-    from .encoder import Encoder, EncoderConfig
+    from .encoder import Encoder
+    from .encoder_config import EncoderConfig
 
 WEIGHTS_FILE = "model.safetensors"
 

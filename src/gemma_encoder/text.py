@@ -8,7 +8,7 @@ writes, so a served score is the trained one.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
@@ -56,7 +56,7 @@ class TextConfig:
                 f"text.template is {self.template!r}",
                 fix=f"put {PAIR_SLOT} behind {TEXT_SLOT}: truncation cuts the end",
             )
-        if not _is_text(self.template):
+        if not is_text(self.template):
             raise ConfigError(
                 f"text.template is {self.template!r}", fix="leave out lone surrogates, they are no characters"
             )
@@ -120,11 +120,14 @@ class TextTokenizer:
         """
         slots = tuple(row) if isinstance(row, tuple | list) else (row,)
         pieces = self.config.pieces
-        if not all(isinstance(slot, str) and _is_text(slot) for slot in slots):
-            raise DataError(f"A row is {row!r}, which is no text", fix="give strings of valid Unicode")
+        if not all(isinstance(slot, str) and is_text(slot) for slot in slots):
+            raise DataError(
+                f"A row is {_shorten(repr(row))}, which is no text", fix="give strings of valid Unicode"
+            )
         if len(slots) != len(pieces) - 1:
             wanted = "a pair of texts" if self.config.is_pair else "one text"
-            raise DataError(f"A row has {len(slots)} text(s)", fix=f"this model takes {wanted} per row")
+            what = f"A row has {len(slots)} text(s), {_shorten(repr(row))}"
+            raise DataError(what, fix=f"this model takes {wanted} per row")
         filled = pieces[0] + "".join(slot + piece for slot, piece in zip(slots, pieces[1:], strict=True))
         return self._bos + filled + self._eos
 
@@ -137,8 +140,11 @@ class TextTokenizer:
             rows: `N` texts or pairs.
 
         Raises:
-            DataError: A single text where the template wants a pair, the other way round, or no text at all.
+            DataError: A single text where the template wants a pair, the other way round, or no text at all;
+                or `rows` is one row and not a list of them.
         """
+        check_rows(rows, self.config)
+        rows = list(rows)
         if not rows:
             return TokenizedBatch([], [])
         ids = self._ids([self.render(row) for row in rows])
@@ -210,7 +216,32 @@ class TextTokenizer:
         return suffix if len(suffix) < min(len(first), len(second)) else []
 
 
-def _is_text(text: str) -> bool:
+def check_rows(rows: object, config: TextConfig) -> None:
+    """Refuse what would be read as rows but is one row, and what holds no rows.
+
+    A tuple of two strings is a pair where the template wants pairs, and two texts where it does not.
+
+    Raises:
+        DataError: Says how to write it.
+    """
+    if isinstance(rows, str):
+        example = '[("first text", "second text")]' if config.is_pair else '["your text"]'
+        raise DataError(f"The rows are one string, {_shorten(rows)!r}", fix=f"give a list, {example}")
+    if isinstance(rows, bytes | Mapping) or not isinstance(rows, Iterable):
+        raise DataError(f"The rows are a {type(rows).__name__}", fix="give a list of texts or pairs of texts")
+    if config.is_pair and isinstance(rows, tuple) and len(rows) == 2 and {*map(type, rows)} == {str}:
+        raise DataError(
+            f"The rows are two strings, {_shorten(rows[0])!r} and {_shorten(rows[1])!r}",
+            fix="this model takes pairs: give a list of them, [(text, text_pair)]",
+        )
+
+
+def _shorten(text: str) -> str:
+    """The start of a text, for an error."""
+    return text if len(text) <= 60 else text[:60] + "..."
+
+
+def is_text(text: str) -> bool:
     """Whether a string can be encoded; lone surrogates, as from broken JSON, can't."""
     try:
         text.encode()

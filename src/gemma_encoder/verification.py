@@ -17,7 +17,8 @@ from .errors import AttentionError, ConfigError, DecoderError, GemmaEncoderError
 from .receptive import assert_policy
 
 if TYPE_CHECKING:
-    from .encoder import Encoder, EncoderConfig
+    from .encoder import Encoder
+    from .encoder_config import EncoderConfig
 
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}
 """Largest difference of packed and padded states, relative to their norm, by the type of the weights."""

@@ -76,6 +76,10 @@ def cut(path: Path) -> None:
             lambda f: edit(f / "gemma_encoder.json", lambda d: d.update(output_shift="1")),
             "output_shift is '1'",
         ),
+        (
+            lambda f: edit(f / "gemma_encoder.json", lambda d: d.update(output_scale=float("nan"))),
+            "output_scale is nan",
+        ),
         (lambda f: edit(f / "gemma_encoder.json", lambda d: d.update(encoder=[])), r"encoder is \[\]"),
         (lambda f: edit(f / "gemma_encoder.json", lambda d: d.update(adapter={})), r"adapter is {}"),
         (lambda f: edit(f / "gemma_encoder.json", lambda d: d.update(files=None)), "files is None"),

@@ -11,8 +11,10 @@ from folder_samples import PAIR, encoder_of, tree
 from transformers import PreTrainedModel
 
 from gemma_encoder.encoder import Encoder
+from gemma_encoder.encoder_config import EncoderConfig
 from gemma_encoder.errors import CheckpointError
 from gemma_encoder.heads import HeadConfig
+from gemma_encoder.model_card import model_card
 
 
 def test_saving_replaces_the_encoder_and_its_records_and_keeps_other_files(tmp_path):
@@ -166,6 +168,11 @@ def test_no_permission(tmp_path):
     (tmp_path / "locked").mkdir(mode=0o500)
     with pytest.raises(CheckpointError, match="Permission denied.*may write"):
         encoder_of().save_pretrained(tmp_path / "locked" / "model")
+
+
+def test_the_model_card_says_which_weights_they_are():
+    card = model_card(EncoderConfig(decoder="gemma-3-270m"), adapter_kept=False)
+    assert "The decoder is gemma-3-270m: Gemma 3 270M (pretrained), de-quantised from Q4_K_M." in card
 
 
 def test_the_model_card_says_how_to_use_it(tmp_path):

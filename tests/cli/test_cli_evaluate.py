@@ -127,6 +127,13 @@ def test_a_result_is_not_replaced_unasked(refused, encoder_folder, labelled, tmp
     assert out.read_text() == "precious"
 
 
+def test_a_result_that_can_not_be_a_file_is_refused_before_the_work(
+    refused, encoder_folder, labelled, tmp_path
+):
+    command = ["evaluate", "--model", encoder_folder, "--file", labelled, "--json_out", tmp_path]
+    assert "A folder is there, not a file" in refused(*command, "--overwrite")
+
+
 def test_adapt_says_what_was_verified_and_what_is_next(run, decoder_folder, tmp_path):
     folder = tmp_path / "model"
     command = ["adapt", "--model", decoder_folder, "--output", folder, "--task", "rte", "--max_length", 64]
@@ -186,13 +193,12 @@ def _read_only(path):
 @pytest.mark.parametrize(
     ("break_it", "below", "message"),
     [
-        (lambda path: path.symlink_to(path.parent / "gone" / "target"), "", "a link to something"),
-        (lambda path: path.symlink_to(path), "", "a link to something"),
-        (lambda path: path.symlink_to(path.parent / "gone"), "out.jsonl", "a link to something"),
+        (lambda path: path.symlink_to(path), "", "leads to itself"),
+        (lambda path: path.symlink_to(path), "more/out.jsonl", "leads to itself"),
         (lambda path: path.write_text("x"), "out.jsonl", "is a file, not a folder"),
         (lambda path: path.write_text("x"), "more/out.jsonl", "is a file, not a folder"),
-        (lambda path: path.mkdir(), "", "a folder where a file is to be"),
-        (lambda path: (path / "x").mkdir(parents=True), "", "a folder where a file is to be"),
+        (lambda path: path.mkdir(), "", "A folder is there, not a file"),
+        (lambda path: (path / "x").mkdir(parents=True), "", "A folder is there, not a file"),
         pytest.param(
             _read_only, "", "No permission", marks=pytest.mark.skipif(os.geteuid() == 0, reason="root may")
         ),
@@ -221,9 +227,10 @@ def test_where_no_file_can_be_written_is_said_before_the_work(
 @pytest.mark.parametrize(
     ("break_it", "below", "message"),
     [
-        (lambda path: path.symlink_to(path.parent / "gone"), "", "a link to something"),
-        (lambda path: path.symlink_to(path.parent / "gone"), "out", "a link to something"),
-        (lambda path: path.write_text("x"), "", "a file where a folder is to be"),
+        (lambda path: path.symlink_to(path.parent / "gone"), "", "leads nowhere"),
+        (lambda path: path.symlink_to(path.parent / "gone"), "out", "leads nowhere"),
+        (lambda path: path.symlink_to(path), "", "leads to itself"),
+        (lambda path: path.write_text("x"), "", "A file is there, not a folder"),
         (lambda path: path.write_text("x"), "more/out", "is a file, not a folder"),
         pytest.param(
             lambda path: path.mkdir(0o500),
@@ -250,6 +257,16 @@ def test_where_no_folder_can_be_written_is_said_before_the_work(
         "--dry_run",
     )
     assert message in line and str(path) in line
+
+
+@pytest.mark.parametrize("below", ["", "out.json"])
+def test_a_result_is_written_through_a_link_that_leads_nowhere_yet(
+    run, encoder_folder, labelled, tmp_path, below
+):
+    (tmp_path / "link").symlink_to(tmp_path / "later" / "target")
+    out = tmp_path / "link" / below
+    assert run("evaluate", "--model", encoder_folder, "--file", labelled, "--json_out", out)[0] == 0
+    assert json.loads((tmp_path / "later" / "target" / below).read_text())["rows"] == len(ROWS)
 
 
 def test_devices_can_be_written_to(run, encoder_folder):

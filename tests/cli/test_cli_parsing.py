@@ -6,7 +6,7 @@ import argparse
 import json
 import subprocess
 import sys
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields
 from typing import get_args, get_origin, get_type_hints
 
 import pytest
@@ -97,6 +97,21 @@ def test_list_items_are_taken_to_the_letter(labels):
     assert adapt_options("--labels", ",".join(labels))[0].labels == labels
 
 
+@pytest.mark.parametrize("text", ["#", "~", "null", "1", "1e5", ":", "[x]", "'q'", "- x", "a: b", "&a", ""])
+def test_an_option_that_is_a_text_is_taken_to_the_letter(text):
+    words = ["--model", "m", "--output", "o", "--train_file", "f", "--label_separator", text]
+    options = parse("gemma-encoder train", "", OPTIONS["train"], [*words, "--label_column", text])[0]
+    assert (options.label_separator, options.label_column) == (text, text)
+
+
+def test_a_null_in_a_yaml_file_is_nothing(tmp_path):
+    file = tmp_path / "options.yaml"
+    file.write_text("text_pair_column: null\nlabel_separator: ~\n")
+    words = ["--model", "m", "--output", "o", "--config", str(file)]
+    options = parse("gemma-encoder train", "", OPTIONS["train"], words)[0]
+    assert (options.text_pair_column, options.label_separator) == (None, None)
+
+
 def test_free_texts_are_taken_to_the_letter():
     texts = ["a, b", "[1] x", "- x", "null", 'say "no"', "--text", "k: v", "1", "1e5", "#x", "\U0001f600"]
     words = [word for text in texts for word in ("--text", text)]
@@ -178,8 +193,13 @@ def test_every_list_option_replaces_that_of_the_file(tmp_path):
     assert {("train", "metrics"), ("predict", "keep"), ("predict", "text")} < lists
     for verb, name in lists:
         file = tmp_path / "options.yaml"
-        file.write_text(f"model: m\n{name}: [from, file]\n" + "output: o\n" * (verb in ("adapt", "train")))
-        arguments = ["--config", str(file), f"--{name}", "one", f"--{name}", "two"]
+        file.write_text(f"{name}: [from, file]\n")
+        required = [
+            f"--{field.name}=x"
+            for field in fields(OPTIONS[verb][0])
+            if field.default is MISSING and field.default_factory is MISSING
+        ]
+        arguments = [*required, "--config", str(file), f"--{name}", "one", f"--{name}", "two"]
         assert getattr(parse("p", "", OPTIONS[verb], arguments)[0], name) == ["one", "two"]
 
 
@@ -197,10 +217,10 @@ def test_yaml_files_take_the_names_that_the_command_line_takes(tmp_path):
         (["foo"], "There is no verb 'foo'"),
         (["predct"], "did you mean predict?"),
         (["adapt"], "Required, but not given: --model, --output"),
-        (["adapt", *BASE, "--modle", "x"], "There is no option modle; did you mean --model?"),
-        (["train", *BASE, "sst2"], "'sst2' belongs to no option: write --OPTION VALUE"),
+        (["train", *BASE, "sst2"], "The word 'sst2' belongs to no option"),
         (["train", "./data/x.csv", *BASE], "'./data/x.csv' belongs to no option"),
         (["predict", "--model", "m", "--text", "a", "funny", "film"], "'funny' belongs to no option"),
+        (["adapt", *BASE, "--modle", "x"], "There is no option modle; did you mean model?"),
         (["adapt", *BASE, "--pooling.kind", "x"], "--pooling.kind is 'x', expected one of 'mean', 'first_k'"),
         (["adapt", *BASE, "--max_length", "x"], "--max_length is 'x', expected int"),
         (["adapt", *BASE, "--dropout", "x"], "--dropout is 'x', expected float"),
@@ -290,7 +310,7 @@ def test_an_error_of_ours_keeps_its_traceback(monkeypatch):
 def test_encoder_options_are_those_of_the_encoder():
     """Options left alone give the encoder's own defaults; what they leave open is the recipe's."""
     from gemma_encoder.cli.common import encoder_config
-    from gemma_encoder.encoder import EncoderConfig
+    from gemma_encoder.encoder_config import EncoderConfig
     from gemma_encoder.training import recipe_for
 
     recipe, kind = recipe_for("sst2"), EncoderConfig().problem_type

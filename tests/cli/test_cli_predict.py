@@ -303,6 +303,33 @@ def test_nothing_but_bad_rows_is_an_error_that_counts_them_and_touches_no_output
         assert out.read_text() == "precious\n"
 
 
+def test_a_dry_run_refuses_the_output_that_the_run_would(refused, encoder_folder, lines, tmp_path):
+    (tmp_path / "out.jsonl").write_text("precious\n")
+    command = ["predict", "--model", encoder_folder, "--input", lines, "--dry_run"]
+    assert "The output exists" in refused(*command, "--output", tmp_path / "out.jsonl")
+    assert "can't be resumed" not in refused(*command, "--output", tmp_path / "out.txt")
+    assert "can be resumed" in refused(*command, "--output", tmp_path / "out.jsonl", "--resume")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("folder", "A folder is there"), ("file/out.jsonl", "file is a file, not a folder")]
+)
+def test_an_output_that_can_not_be_a_file_is_refused_before_the_work(
+    refused, encoder_folder, lines, tmp_path, name, message
+):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("x")
+    command = ["predict", "--model", encoder_folder, "--input", lines, "--output_format", "jsonl"]
+    assert message in refused(*command, "--output", tmp_path / name)
+
+
+def test_a_link_that_leads_nowhere_is_written_through(run, encoder_folder, lines, tmp_path):
+    (tmp_path / "link.jsonl").symlink_to(tmp_path / "later" / "out.jsonl")
+    command = ["predict", "--model", encoder_folder, "--input", lines, "--output", tmp_path / "link.jsonl"]
+    assert run(*command)[0] == 0
+    assert len(read_jsonl(tmp_path / "later" / "out.jsonl")) == len(TEXTS)
+
+
 def test_columns_to_keep_must_be_there_and_not_ours(refused, encoder_folder, tmp_path):
     path = write_csv(tmp_path / "in.csv", [{"text": "a", "prediction": "x"}])
     command = ["predict", "--model", encoder_folder, "--input", path, "--output", tmp_path / "out.csv"]
@@ -426,12 +453,13 @@ ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 
 @pytest.mark.parametrize("locale", [{"PYTHONIOENCODING": "ascii"}, ASCII])
-def test_piped_output_is_utf8_whatever_the_locale(encoder_folder, adapt, tmp_path, locale):
+def test_records_are_utf8_and_tables_legible_whatever_the_locale(encoder_folder, adapt, tmp_path, locale):
     labels = ["schön", "\U0001f600"]
     model, path = adapt("--labels", ",".join(labels)), tmp_path / "in.csv"
     path.write_text("text,é\nein schöner Film,\U0001f600\n", encoding="utf-8")
     predict = ["predict", "--model", str(model), "--input", str(path)]
-    commands = [[*predict, "--keep", "all"], [*predict, "--dry_run"], ["inspect", "--model", str(model)]]
+    commands = [[*predict, "--keep", "all"], ["inspect", "--model", str(model), "--json"]]
+    commands.append([*predict, "--dry_run"])
     code = "import json, sys; from gemma_encoder.cli.main import main\n"
     code += "sys.exit(max(main(command) for command in json.loads(sys.argv[1])))"
     done = subprocess.run(
@@ -441,7 +469,9 @@ def test_piped_output_is_utf8_whatever_the_locale(encoder_folder, adapt, tmp_pat
     record, others = done.stdout.decode().split("\n", 1)
     record = json.loads(record)
     assert (record["é"], list(record["probabilities"])) == ("\U0001f600", labels)
-    assert others.count(", ".join(labels)) == 2
+    inspected, rest = json.JSONDecoder().raw_decode(others)
+    assert inspected["labels"] == labels
+    assert "sch\\xf6n, \\U0001f600" in others[rest:]
 
 
 def test_words_are_utf8_whatever_the_locale(run, encoder_folder):

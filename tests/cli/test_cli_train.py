@@ -304,6 +304,24 @@ def test_an_output_that_exists_is_not_touched(refused, command, tmp_path):
     assert (tmp_path / "out" / "precious").read_text() == "x"
 
 
+def test_a_run_interrupted_before_its_first_checkpoint_says_to_start_again(run, command, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EncoderTrainer, "training_step", interrupted)
+        status, _, err = run(*command)
+    assert status == 130 and "no checkpoint was written yet" in err
+    assert run(*command)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("max_steps", "abc"), ("data_seed", "abc"), ("lr_scheduler_kwargs", "3")]
+)
+def test_other_training_options_of_a_wrong_type_are_named(refused, command, name, value):
+    assert f"{name} is " in refused(*command, f"--args.{name}", value)
+
+
 def test_a_non_finite_loss_stops_and_names_the_rows(refused, command, monkeypatch):
     loss = Encoder.loss
     monkeypatch.setattr(

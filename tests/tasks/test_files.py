@@ -12,7 +12,8 @@ import pytest
 from table_files import put, save
 
 from gemma_encoder.errors import ConfigError, DataError
-from gemma_encoder.tasks import FileTask, read_table
+from gemma_encoder.tasks import FileTask, get_task, read_table
+from gemma_encoder.tasks.files import to_split
 
 
 def labelled(labels: list[Any]) -> list[dict[str, Any]]:
@@ -206,6 +207,73 @@ def test_plain_lines_have_no_labels(tmp_path):
         load(put(tmp_path / "a.txt", "a\nb\n"))
 
 
+@pytest.mark.parametrize(
+    ("bad", "options", "reason"),
+    [
+        ({"a": 1}, {}, "column 'label' holds a dict, not a label: {'a': 1}"),
+        ({"a": 1}, {"problem_type": "multi_label_classification"}, "holds a dict.*"),
+        (["a", "b"], {"problem_type": "single_label_classification"}, r"label \['a', 'b'\] is a list"),
+        (["x"] * 900, {"problem_type": "single_label_classification"}, r"'x', .*\.\.\. is a list"),
+    ],
+)
+def test_structures_are_no_labels(tmp_path, bad, options, reason):
+    good = [["x"], ["y"]] if "multi" in options.get("problem_type", "") else ["x", "y"]
+    path = save(tmp_path / "a.jsonl", labelled([good[0], bad, good[1]]))
+    for names in ({}, {"labels": ("x", "y")}):
+        with pytest.raises(DataError, match=rf"{reason} \[.*a.jsonl, line 2\]") as caught:
+            load(path, **options, **names)
+        assert len(str(caught.value)) < 300
+        data = load(path, skip_bad_rows=True, **options, **names)
+        assert (data.skipped, data.task.labels) == (1, ("x", "y"))
+
+
+def test_bytes_are_no_labels(tmp_path):
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": ["a", "b"], "label": [b"x", b"y"]}), path)
+    with pytest.raises(DataError, match=r"column 'label' holds bytes.*a.parquet, row 1\]"):
+        load(path)
+    pq.write_table(pa.table({"text": ["a", "b"], "label": [[b"x"], [b"y"]]}), path)
+    with pytest.raises(DataError, match=r"hold one that is empty or a list.*row 1\]"):
+        load(path)
+
+
+@pytest.mark.parametrize("number", ["1" + "0" * 400, "1e39", '"-1e300"', '"' + "9" * 39 + '"'])
+def test_targets_beyond_float32(tmp_path, number):
+    path = put(tmp_path / "a.jsonl", '{"text": "a", "label": 1.5}\n{"text": "b", "label": ' + number + "}\n")
+    csv = save(tmp_path / "a.csv", labelled([1.5, number.strip('"')]))
+    with pytest.raises(DataError, match=r"too large for float32 \[.*line 3\]"):
+        load(csv)
+    for options in ({}, {"problem_type": "regression"}):
+        with pytest.raises(DataError, match=r"label .* is too large for float32 \[.*line 2\]"):
+            load(path, **options)
+
+
+def test_a_class_of_very_many_digits(tmp_path):
+    """Python refuses to make an int of more than 4,300."""
+    path = save(tmp_path / "a.csv", labelled(["9" * 5000, "1", "2"]))
+    assert load(path).task.labels == ("1", "2", "9" * 5000)
+    with pytest.raises(DataError, match=r"label '9+\.\.\. is not one of"):
+        load(path, labels=("1", "2"))
+
+
+@pytest.mark.parametrize("label", ['"\\ud800"', '["x", "\\ud800"]'])
+def test_half_of_a_surrogate_pair_is_no_label(tmp_path, label):
+    """It can't be written to the saved folder, hours later."""
+    path = put(tmp_path / "a.jsonl", '{"text": "a", "label": ' + label + '}\n{"text": "b", "label": "x"}\n')
+    with pytest.raises(DataError, match=r"half of a surrogate pair \[.*line 1\]"):
+        load(path)
+
+
+def test_no_label_at_all(tmp_path):
+    path = save(tmp_path / "a.jsonl", labelled([[], []]))
+    for options in ({}, {"skip_bad_rows": True}):
+        with pytest.raises(DataError, match=r"no row has a label \["):
+            load(path, **options)
+    path = save(tmp_path / "a.jsonl", labelled([["a"], ["b"]]))
+    with pytest.raises(DataError, match=r"no row has a label, first bad row: .*is a list .*line 1\]"):
+        load(path, problem_type="single_label_classification", skip_bad_rows=True)
+
+
 # Parts
 
 
@@ -238,6 +306,25 @@ def test_sampling_after_holding_out(tmp_path):
     assert (data.train.num_rows, data.validation.num_rows) == (30, 10)
     assert not set(data.train["row"]) & set(data.validation["row"])
     assert data.train_note.endswith("30 of 90 rows drawn with seed 5")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"problem_type": "regresion"}, "problem_type is 'regresion'.*regression"),
+        ({"labels": "ab"}, "labels are 'ab'.*list of names"),
+        ({"labels": (0, 1)}, r"labels are \(0, 1\).*list of names"),
+        ({"metrics": "accuracy"}, "metrics are 'accuracy'.*list of names"),
+    ],
+)
+def test_wrong_options_are_named(options, message):
+    with pytest.raises(ConfigError, match=message):
+        FileTask("train.csv", **options)
+
+
+def test_rows_in_memory_without_a_column():
+    with pytest.raises(DataError, match=r"no column 'label'; the columns are 'sentence' \[hub, row 1\]"):
+        to_split(iter([(1, "hub, row 1", {"sentence": "a"})]), "hub", get_task("sst2"))
 
 
 @pytest.mark.parametrize("fraction", [0, 1, -0.1, 1.5])

@@ -129,13 +129,23 @@ def test_parquet_is_read_in_parts(tmp_path, monkeypatch):
 
 
 def test_values_that_are_not_texts(tmp_path):
-    path = save(tmp_path / "a.jsonl", [{"text": None}, {"text": 5}, {"text": 2.5}, {"text": ["a"]}])
+    path = save(
+        tmp_path / "a.jsonl",
+        [{"text": None}, {"text": 5}, {"text": 2.5}, {"text": float("nan")}, {"text": ["a"]}],
+    )
     report = ReadReport(skip_bad_rows=True)
-    assert [row.text for row in iter_rows(path, report=report)] == ["", "5", "2.5"]
-    assert (report.skipped, report.empty_texts) == (1, 1)
-    assert "holds a list, not a text [" in str(report.first_errors[0]) and "line 4" in str(
+    assert [row.text for row in iter_rows(path, report=report)] == ["", "5", "2.5", ""]
+    assert (report.skipped, report.empty_texts) == (1, 2)
+    assert "holds a list, not a text [" in str(report.first_errors[0]) and "line 5" in str(
         report.first_errors[0]
     )
+
+
+def test_nan_is_nothing_but_the_word_is_a_text(tmp_path):
+    path = save(tmp_path / "a.parquet", [{"text": 1.5}, {"text": float("nan")}])
+    assert [row.text for row in iter_rows(path)] == ["1.5", ""]
+    words = put(tmp_path / "words.csv", "text\nnan\n")
+    assert [row.text for row in iter_rows(words)] == ["nan"]
 
 
 def test_the_record_travels_with_the_row(tmp_path):
@@ -151,6 +161,13 @@ BAD_ROWS = [
     ("a.csv", b"text,label\na,x\nb,y,z\nc,x\n", "line 3", "the row has 3 fields, the header has 2"),
     ("a.csv", b'text,label\n"a\nb",x\n"c\nd"\ne,x\n', "line 4", "the row has 1 fields"),
     ("a.csv", b'text,label\na,x\n"b"c,y\nc,x\n', "line 3", "broken CSV"),
+    (
+        "a.csv",
+        b"text,label\na,x\nb\rb,y\nc,x\n",
+        "line 3",
+        "broken CSV: it holds a carriage return.*LF or CRLF",
+    ),
+    ("a.tsv", b"text\tlabel\na\tx\nb\rb\ty\n", "line 3", "broken TSV: it holds a carriage return"),
     ("a.tsv", b"text\tlabel\na\tx\nb\n", "line 3", "the row has 1 fields, the header has 2"),
     ("a.jsonl", b'{"text": "a", "label": "x"}\n{"text": "b", \n', "line 2", "broken JSON: .* at character"),
     ("a.jsonl", b'{"text": "a", "label": "x"}\n\n["b", "y"]\n', "line 3", "a JSON list, not an object"),
@@ -227,6 +244,7 @@ def test_a_quote_never_closed_is_not_skipped(tmp_path):
         ("a.csv", b"text,label\n", "there are no rows"),
         ("a.csv", b"title,body\na,b\n", "no column 'text'; the columns are 'title', 'body'"),
         ("a.csv", b"text,label,text\na,b,c\n", "column names occur more than once: 'text'"),
+        ("a.csv", b"text,label\ra,b\r", "holds a carriage return"),
         ("a.csv", b"te\xffxt\na\n", "not UTF-8"),
         ("a.xlsx", b"PK", r"can't tell the format of a file named 'a.xlsx'"),
         ("a", b"text\n", "can't tell the format"),
@@ -258,6 +276,20 @@ def test_parquet_without_the_column_or_with_one_twice(tmp_path):
         list(iter_rows(path))
     pq.write_table(pa.table([["a"], ["b"]], names=["text", "text"]), path)
     with pytest.raises(DataError, match="more than once: 'text'"):
+        list(iter_rows(path))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pa.array([2**62], pa.timestamp("us")),
+        pa.StructArray.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"]),
+    ],
+    ids=["a date beyond Python's", "a struct with a name twice"],
+)
+def test_parquet_values_that_python_has_not(tmp_path, other):
+    pq.write_table(pa.table({"text": ["x"], "other": other}), path := tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a value can't be read: .*a.parquet, rows 1 to 1\]"):
         list(iter_rows(path))
 
 

@@ -38,16 +38,37 @@ def no_hub(*args, **options):
 
 def test_the_table_is_the_official_one():
     facts = {
-        name: (task.official_rows["train"], task.official_rows["validation"], task.metrics)
+        name: (*(task.official_rows.get(split) for split in ("train", "validation", "test")), task.metrics)
         for name, task in TASKS.items()
+        if name != "mnli"
     }
     assert facts == {
-        "cola": (8551, 1043, ("matthews",)),
-        "sst2": (67349, 872, ("accuracy",)),
-        "mrpc": (3668, 408, ("accuracy", "f1")),
-        "stsb": (5749, 1500, ("pearson", "spearman")),
-        "rte": (2490, 277, ("accuracy",)),
-        "wnli": (635, 71, ("accuracy",)),
+        "cola": (8551, 1043, 1063, ("matthews",)),
+        "sst2": (67349, 872, 1821, ("accuracy",)),
+        "mrpc": (3668, 408, 1725, ("accuracy", "f1")),
+        "stsb": (5749, 1500, 1379, ("pearson", "spearman")),
+        "qqp": (363846, 40430, 390965, ("accuracy", "f1")),
+        "qnli": (104743, 5463, 5463, ("accuracy",)),
+        "rte": (2490, 277, 3000, ("accuracy",)),
+        "wnli": (635, 71, 146, ("accuracy",)),
+        "ax": (None, None, 1104, ("matthews",)),
+        "boolq": (9427, 3270, 3245, ("accuracy",)),
+        "cb": (250, 56, 250, ("accuracy", "f1_macro")),
+        "copa": (400, 100, 500, ("accuracy",)),
+        "multirc": (27243, 4848, 9693, ("f1", "exact_match")),
+        "record": (100730, 10000, 10000, ("answer_f1", "answer_exact_match")),
+        "superglue_rte": (2490, 277, 3000, ("accuracy",)),
+        "wic": (5428, 638, 1400, ("accuracy",)),
+        "wsc": (554, 104, 146, ("accuracy",)),
+        "axb": (None, None, 1104, ("matthews",)),
+        "axg": (None, None, 356, ("accuracy", "gender_parity")),
+    }
+    assert TASKS["mnli"].official_rows == {
+        "train": 392702,
+        "validation_matched": 9815,
+        "validation_mismatched": 9832,
+        "test_matched": 9796,
+        "test_mismatched": 9847,
     }
 
 
@@ -56,7 +77,9 @@ def test_every_task_hangs_together(task: Task):
     assert ("{text_pair}" in task.template) == task.is_pair
     assert "{text}" in task.template
     assert task.main_metric == task.metrics[0]
-    check_metrics(task.metrics, task.problem_type, len(task.labels))
+    check_metrics(task.metrics, task.problem_type, len(task.labels), groups=True, candidates=True)
+    assert task.trained_on is None or TASKS[task.trained_on].labels == task.labels
+    assert {task.validation_split, *task.more_splits} <= task.official_rows.keys()
     assert get_task(task.name) is task
 
 
@@ -69,7 +92,7 @@ def test_an_unknown_task_lists_the_known_ones():
     ("change", "says"),
     [
         ({"text_columns": ("a", "b", "c")}, "text_columns"),
-        ({"problem_type": "ranking"}, "single_label_classification"),
+        ({"problem_type": "guessing"}, "single_label_classification"),
         ({"metrics": ()}, "no metric"),
         ({"labels": ("a", "a")}, "labels"),
     ],

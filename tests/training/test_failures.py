@@ -10,8 +10,8 @@ from toy_training import SCORES, arguments, data_of, encoder_of, fail_to_save, w
 from gemma_encoder.encoder import Encoder
 from gemma_encoder.errors import CheckpointError, GemmaEncoderError, TrainingError
 from gemma_encoder.training import EncoderTrainer, train, training
+from gemma_encoder.training.checkpoint_folder import last_checkpoint
 from gemma_encoder.training.run_record import RUN_FILE, write_run
-from gemma_encoder.training.trainer import last_checkpoint
 
 
 def one_line(error: Exception) -> str:
@@ -46,13 +46,13 @@ def test_a_gradient_that_is_not_finite_stops_before_it_ruins_the_weights(tmp_pat
 def test_a_non_finite_loss_names_its_row_and_stops(tmp_path, monkeypatch):
     encoder, loss = encoder_of(SCORES), Encoder.loss
 
-    def breaks_at_row_33(encoder, logits, labels, reduction):
-        return loss(encoder, logits, labels, reduction) * (float("nan") if 31.0 in labels else 1.0)
+    def breaks_at_row_33(encoder, logits, labels, *more, **options):
+        return loss(encoder, logits, labels, *more, **options) * (float("nan") if 31.0 in labels else 1.0)
 
     monkeypatch.setattr(Encoder, "loss", breaks_at_row_33)
     with pytest.raises(TrainingError, match=r"loss became nan.*\[rows 33 of"):  # row numbers start at 2
         train(encoder, data_of(SCORES, label=float), arguments(tmp_path, max_tokens=1))
-    assert json.loads((tmp_path / "model.checkpoints" / "run.json").read_text())["status"] == "failed"
+    assert run_of(tmp_path / "model.checkpoints")["status"] == "failed"
 
 
 def test_out_of_memory_names_the_budget(tmp_path, monkeypatch):

@@ -21,7 +21,15 @@ def test_rows_know_their_place_in_the_file_and_what_was_cut():
     rows = TokenizedRows(encoder, data.train)
     expected = encoder.tokenize(data.train["text"][:])
     assert rows.input_ids == expected.input_ids and rows.truncated == sum(expected.truncated)
-    assert rows[3]["rows"] == 5 and rows[3]["labels"].item() == 3.0 and rows.labels.dtype == torch.float32
+    assert rows[3]["rows"] == 5 and rows[3]["labels"].item() == 3.0
+
+
+def test_regression_labels_are_judged_in_full_and_trained_on_in_single_precision():
+    """Pearson over labels near a million would otherwise not be what `evaluate` says."""
+    labels = [1e6 + 0.01 * number for number in range(40)]
+    rows = TokenizedRows(encoder_of(SCORES), data_of(SCORES, label=lambda number: labels[number]).train)
+    assert rows.labels.tolist() == labels
+    assert Collator(0)([rows[0], rows[1]])["labels"].dtype == torch.float32
 
 
 def test_a_batch_is_padded_on_the_right():
@@ -35,6 +43,7 @@ def test_a_batch_is_padded_on_the_right():
         "attention_mask": [[1, 1, 1], [1, 0, 0]],
         "labels": [1, 0],
         "rows": [12, 40],
+        "lists": [0, 1],
     }
 
 

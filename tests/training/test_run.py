@@ -4,13 +4,14 @@ import json
 
 import pytest
 import torch
-from toy_training import SCORES, arguments, data_of, encoder_of, weights
+from toy_training import SCORES, arguments, data_of, difference, encoder_of, weights
 
 from gemma_encoder.encoder import Encoder
 from gemma_encoder.pooling import attention
 from gemma_encoder.scoring import score_token_ids
 from gemma_encoder.tasks import Task, TaskData
-from gemma_encoder.training import train
+from gemma_encoder.training import EncoderTrainer, train
+from gemma_encoder.training import trainer as trainer_module
 
 
 def test_it_learns_and_records(tmp_path):
@@ -34,6 +35,29 @@ def test_the_saved_folder_is_the_best_checkpoint(tmp_path):
         torch.as_tensor(score_token_ids(reloaded, ids, 100)),
         torch.as_tensor(score_token_ids(encoder, ids, 100)),
     )
+
+
+@pytest.mark.parametrize("every", [3, 500])
+def test_the_best_is_saved_and_reported_also_where_checkpoints_are_rarer_than_evaluations(
+    tmp_path, monkeypatch, every
+):
+    """The second of ten evaluations is the best; no checkpoint is due at its step."""
+    evaluate, judged = EncoderTrainer.evaluate, []
+
+    def second_is_best(self, *args, **kwargs):
+        judged.append(weights(self.encoder))
+        scores = {"eval_accuracy": 0.9 if len(judged) == 2 else 0.1 + 0.01 * len(judged)}
+        monkeypatch.setattr(
+            trainer_module, "compute_metrics", lambda *_, **__: {"accuracy": scores["eval_accuracy"]}
+        )
+        return evaluate(self, *args, **kwargs)
+
+    monkeypatch.setattr(EncoderTrainer, "evaluate", second_is_best)
+    encoder = encoder_of()
+    options = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": every}
+    result = train(encoder, data_of(), arguments(tmp_path, **options))
+    assert result.run["best_step"] == 2 and result.metrics == {"accuracy": 0.9}
+    assert difference(judged[1], weights(encoder)) == 0
 
 
 @pytest.mark.parametrize(

@@ -17,12 +17,13 @@ from .common import (
 from .options import AdaptOptions, EncoderOptions
 
 if TYPE_CHECKING:
-    from ..encoder import Encoder, EncoderConfig
+    from ..encoder import Encoder
+    from ..encoder_config import EncoderConfig
 
 
 def run(options: AdaptOptions, encoder_options: EncoderOptions) -> None:
     """Adapt, verify, save, say what was verified."""
-    check_writable(options.output)
+    check_writable(options.output, folder=True)
     refuse_existing(options.output, options.overwrite)
     if is_encoder_folder(options.model):
         raise ConfigError(
@@ -47,6 +48,7 @@ def run(options: AdaptOptions, encoder_options: EncoderOptions) -> None:
 
 def facts(encoder: Encoder) -> dict[str, Any]:
     """An encoder in a few lines, the receptive field as measured."""
+    from ..decoders import describe_decoder
     from ..receptive import receptive_field
 
     config = encoder.config
@@ -58,7 +60,7 @@ def facts(encoder: Encoder) -> dict[str, Any]:
     parameters = sum(p.numel() for p in encoder.parameters())
     head = sum(p.numel() for part in (encoder.pooler, encoder.head) for p in part.parameters())
     return {
-        "decoder": config.decoder,
+        "decoder": describe_decoder(config.decoder),
         "attention": f"{config.attention}, window {config.window}; back end {encoder.backend.name}",
         "verified": "; ".join(
             f"{count} of {len(measured.layers)} layers {kind}" for kind, count in layers.items()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-import tempfile
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
@@ -18,7 +16,8 @@ if TYPE_CHECKING:
     import torch
 
     from ..dropout import DropoutConfig
-    from ..encoder import Encoder, EncoderConfig
+    from ..encoder import Encoder
+    from ..encoder_config import EncoderConfig
     from ..losses import ProblemType
     from .options import EncoderOptions
 
@@ -90,7 +89,7 @@ def encoder_config(
     Raises:
         ConfigError: An option has a value that is not allowed.
     """
-    from ..encoder import EncoderConfig
+    from ..encoder_config import EncoderConfig
     from ..heads import HeadConfig
     from ..pooling import PoolingConfig
     from ..text import TextConfig
@@ -183,65 +182,40 @@ def refuse_existing(path: str | Path, overwrite: bool, option: str = "--output")
         raise ConfigError(f"The output exists: {path}", fix=f"choose another {option}, or add --overwrite")
 
 
-def check_writable(path: str | Path, option: str = "--output") -> None:
-    """Raise CheckpointError now, and not after an hour of work, if no folder can be made or filled there."""
-    path = Path(path).absolute()
-    if path.exists() and not path.is_dir():
-        raise _unwritable("There is a file where a folder is to be", path, option)
-    _check_parents(path, option)
-    if path.exists() and not os.access(path, os.W_OK):
-        raise _unwritable("No permission to write there", path, option)
+def check_writable(path: str | Path, option: str = "--output", *, folder: bool = False) -> None:
+    """See now, and not after an hour of work, whether a file (or a folder) can be written at `path`.
 
-
-def check_file_writable(path: str | Path, option: str = "--output", *, replaced: bool = False) -> None:
-    """Raise CheckpointError now, and not after an hour of work, if no file can be written at `path`.
-
-    Args:
-        path: The file.
-        option: Which option names it.
-        replaced: It is written beside its place and moved there, so that its folder must be writable too.
+    Raises:
+        CheckpointError: It can't; says why.
     """
-    path = Path(path).absolute()
-    if path.is_dir():
-        raise _unwritable("There is a folder where a file is to be", path, option)
-    if path.exists() and not os.access(path, os.W_OK):
-        raise _unwritable("No permission to write there", path, option)
-    if replaced or not path.exists():
-        _check_parents(path, option)
+    target = Path(os.path.realpath(path))  # where a link leads, also one that leads nowhere yet
+    parent = target.parent
+    while not os.path.lexists(parent):
+        parent = parent.parent
+    special = target.exists() and not target.is_file() and not target.is_dir()  # such as /dev/null
+    places = [*([target] if target.exists() else []), *([] if special else [parent])]
+    if target.is_symlink() or parent.is_symlink():
+        reason = "A link there leads to itself"
+    elif not parent.is_dir():
+        reason = f"{parent} is a file, not a folder"
+    elif target.is_dir() and not folder:
+        reason = "A folder is there, not a file"
+    elif target.exists() and not target.is_dir() and folder:
+        reason = "A file is there, not a folder"
+    elif folder and _leads_nowhere(Path(path).absolute()):
+        reason = "A link there leads nowhere, and no folder can be put in its place"
+    elif not all(os.access(place, os.W_OK) for place in places):
+        reason = "No permission to write there"
+    else:
+        return
+    raise CheckpointError(reason, where=str(path), fix=f"choose another {option}")
 
 
-def _check_parents(path: Path, option: str) -> None:
-    """Raise CheckpointError if `path` is a link to nothing, or the folders above can't be made or filled."""
-    above = path
-    while not os.path.lexists(above):
-        above = above.parent
-    if not above.exists():
-        raise _unwritable(f"{above} is a link to something that isn't there", path, option)
-    folder = path.parent if above == path else above
-    if not folder.is_dir():
-        raise _unwritable(f"{folder} is a file, not a folder", path, option)
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise _unwritable(f"No permission to write in {folder}", path, option)
-
-
-def _unwritable(what: str, path: Path, option: str) -> CheckpointError:
-    return CheckpointError(what, where=str(path), fix=f"choose another {option}")
-
-
-def write_json(path: str | Path, data: Any) -> None:
-    """Write JSON whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(data, file, indent=2, ensure_ascii=False)
-            file.write("\n")
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+def _leads_nowhere(path: Path) -> bool:
+    """Whether a path, or a folder above it, is a link to something that isn't there."""
+    while not os.path.lexists(path):
+        path = path.parent
+    return not path.exists()
 
 
 def length_statistics(lengths: Sequence[int]) -> str:
@@ -251,12 +225,6 @@ def length_statistics(lengths: Sequence[int]) -> str:
     ordered = sorted(lengths)
     median, high = (ordered[int(share * len(ordered))] for share in (0.5, 0.95))
     return f"mean {sum(ordered) / len(ordered):.1f}, median {median}, 95% {high}, longest {ordered[-1]}"
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
 
 
 def _text(value: Any) -> str:

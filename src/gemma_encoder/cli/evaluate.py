@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
+from ..json_files import write_json
 from .common import (
-    check_file_writable,
+    check_writable,
     counted,
     load_encoder,
     note,
@@ -15,7 +16,6 @@ from .common import (
     print_table,
     refuse_changed,
     refuse_existing,
-    write_json,
 )
 from .options import ComputeOptions, EvaluateOptions
 from .plan import memory_plan, text_plan
@@ -35,21 +35,32 @@ def run(options: EvaluateOptions, compute: ComputeOptions) -> None:
         refuse_changed(options, of_files, "it is for --file, not for --task")
     else:
         refuse_changed(options, ("split", "data_dir", "data_source"), "it is for --task, not for --file")
+    if options.json_out:
+        check_writable(options.json_out, "--json_out")
+        refuse_existing(options.json_out, options.overwrite, "--json_out")
     encoder = load_encoder(options.model, compute.dtype, compute.device)
+    from ..decoders import describe_decoder
     from ..evaluation.evaluate import evaluate, label_order, texts
     from ..evaluation.metrics import check_metrics
+    from ..tasks.base import CANDIDATE, GROUP
 
     task = _task(options, encoder)
     output = Path(options.json_out or Path(options.model) / f"evaluation-{task.name}.json")
-    check_file_writable(output, "--json_out", replaced=True)
-    if options.json_out:
-        refuse_existing(output, options.overwrite, "--json_out")
+    check_writable(output, "--json_out")
     label_order(encoder, task)
-    check_metrics(options.metrics or task.metrics, task.problem_type, len(task.labels))
     split = _split(options, task)
+    columns = split.rows.column_names
+    check_metrics(
+        options.metrics or task.metrics,
+        task.problem_type,
+        len(task.labels),
+        groups=GROUP in columns,
+        candidates=CANDIDATE in columns,
+    )
     if options.dry_run:
         facts = {
             "model": options.model,
+            "decoder": describe_decoder(encoder.config.decoder),
             "data": split.source,
             "columns": (*task.text_columns, task.label_column),
             "labels": task.labels,
@@ -63,7 +74,8 @@ def run(options: EvaluateOptions, compute: ComputeOptions) -> None:
         return
     result = evaluate(encoder, split, task, max_tokens=compute.max_tokens, metrics=options.metrics)
     _print(result, encoder, options.model)
-    write_json(output, {"model": options.model, **result.to_dict()})
+    decoder = describe_decoder(encoder.config.decoder)
+    write_json(output.resolve(), {"model": options.model, "decoder": decoder, **result.to_dict()})
     note(f"written to {output}")
 
 
@@ -74,6 +86,10 @@ def _task(options: EvaluateOptions, encoder: Encoder) -> Task:
     if options.file is None:
         return get_task(options.task or "")
     config = encoder.config
+    if config.problem_type == "ranking":
+        raise ConfigError(
+            "Files of your own can't hold lists of candidates yet", fix="evaluate on a built-in task"
+        )
     columns = (options.text_column, options.text_pair_column)
     return Task(
         name=Path(options.file).name.split(".")[0],
@@ -98,6 +114,8 @@ def _split(options: EvaluateOptions, task: Task) -> Split:
 
 
 def _print(result: Evaluation, encoder: Encoder, model: str) -> None:
+    from ..decoders import describe_decoder
+
     print_table(
         f"{model} on {result.task}",
         [
@@ -105,7 +123,10 @@ def _print(result: Evaluation, encoder: Encoder, model: str) -> None:
             for name, value in result.metrics.items()
         ],
     )
-    facts: dict[str, Any] = {"rows": f"{result.rows:,} of {result.source}"}
+    facts: dict[str, Any] = {
+        "decoder": describe_decoder(encoder.config.decoder),
+        "rows": f"{result.rows:,} of {result.source}",
+    }
     if result.note:
         facts["not the official split"] = result.note
     limit = encoder.config.text.max_length

@@ -26,12 +26,17 @@ VERBS = {
     "evaluate": "Judge a trained encoder on a task or a labelled file: official metrics, baseline, JSON.",
     "predict": "Classify or score texts: CSV, TSV, JSONL, parquet or lines in; JSONL or CSV out; resumable.",
     "inspect": "Say what a folder is: backbone, policies, measured receptive field, pooler, head, training.",
+    "benchmark": "Run GLUE or SuperGLUE: tasks, seeds and baselines as one plan that can be stopped.",
+    "report": "Make a benchmark's tables and figure again from its records.",
 }
+POSITIONAL = {"benchmark": "suite", "report": "folder"}
+"""Verbs whose first word is the value of an option."""
 EXAMPLES = """\
   gemma-encoder train --model gemma-3-270m --task sst2 --max_train_rows 1600 --output sst2
   gemma-encoder evaluate --model sst2 --task sst2
   gemma-encoder predict --model sst2 --text "a gripping, funny film"
-  gemma-encoder predict --model sst2 --input reviews.csv --keep id --output scores.jsonl"""
+  gemma-encoder predict --model sst2 --input reviews.csv --keep id --output scores.jsonl
+  gemma-encoder benchmark glue --model gemma-3-270m --seeds 3"""
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -61,7 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0 on success, 2 on a user's mistake (one line on stderr), 130 when interrupted.
     """
-    _print_any_character()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # on a terminal that isn't UTF-8 a letter is no error
+            stream.reconfigure(errors="backslashreplace")
     try:
         _run(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()
@@ -85,13 +92,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def _print_any_character() -> None:
-    """Make piped output UTF-8 whatever the locale; on a terminal, escape what it can't show."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        encoding = None if sys.stdout.isatty() else "utf-8"
-        sys.stdout.reconfigure(encoding=encoding, errors="backslashreplace")
-
-
 def _run(argv: list[str]) -> None:
     verb = argv[0] if argv else "--help"
     if verb in ("-h", "--help", "help"):
@@ -102,7 +102,8 @@ def _run(argv: list[str]) -> None:
         from . import options
         from .parsing import parse
 
-        parsed = parse(f"{PROGRAM} {verb}", VERBS[verb], options.OPTIONS[verb], argv[1:])
+        words = options_of(verb, argv[1:])
+        parsed = parse(f"{PROGRAM} {verb}", VERBS[verb], options.OPTIONS[verb], words)
         import_module(f".{verb}", __package__).run(*parsed)
     else:
         near = difflib.get_close_matches(verb, VERBS, n=1)
@@ -110,8 +111,15 @@ def _run(argv: list[str]) -> None:
         raise argparse.ArgumentError(None, f"There is no verb {verb!r}; {meant} See {PROGRAM} --help.")
 
 
+def options_of(verb: str, words: list[str]) -> list[str]:
+    """The words behind a verb, all as options: `benchmark glue` is `benchmark --suite=glue`."""
+    if verb in POSITIONAL and words and not words[0].startswith("-"):
+        return [f"--{POSITIONAL[verb]}={words[0]}", *words[1:]]
+    return words
+
+
 def _help() -> str:
-    verbs = "\n".join(f"  {name:<10}{description}" for name, description in VERBS.items())
+    verbs = "\n".join(f"  {name:<11}{description}" for name, description in VERBS.items())
     return (
         f"usage: {PROGRAM} VERB [options]\n\n"
         "Turn decoder language models into encoders for classification and regression.\n\n"

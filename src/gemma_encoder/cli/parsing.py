@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, get_loader
-from yaml import YAMLError  # type: ignore[import-untyped]
+from yaml import YAMLError
 
 # Lists whose items are free text: a comma in them is a comma.
 FREE_TEXT = ("text", "text_pair")
@@ -204,12 +204,14 @@ def _field_help(kind: type, prefix: str = "") -> dict[str, str]:
 def _explain(message: str, kinds: Sequence[type]) -> str:
     """jsonargparse's message in a user's words."""
     if stray := re.search(r"unrecognized arguments: ([^\s-]\S*)", message):
-        return f"{stray[1]!r} belongs to no option: write --OPTION VALUE, and quote a value that has spaces."
-    if unknown := re.search(r"unrecognized arguments: -*([\w.+-]+)", message):
-        near = difflib.get_close_matches(
-            unknown[1], [name for kind in kinds for name in _field_help(kind)], n=1
-        )
-        return f"There is no option {unknown[1]}{f'; did you mean --{near[0]}?' if near else '.'}"
+        example = "as in --task sst2, and quote a value that has spaces"
+        return f"The word {stray[1]!r} belongs to no option; name one before it, {example}."
+    if unknown := re.search(r"unrecognized arguments: -*([\w.+-]+)|Option '([\w.]+)' is not", message):
+        name = unknown[1] or unknown[2]
+        known = {full: full for kind in kinds for full in _field_help(kind)}
+        known |= {name: full for name, full in SHORT.items() if full in known}
+        near = difflib.get_close_matches(name, known, n=1)
+        return f"There is no option {name}{f'; did you mean {known[near[0]]}?' if near else '.'}"
     key = re.search(r'Parser key "([\w.]+)":?', message)
     if key and message[key.end() :].startswith(" is "):
         return f"--{key[1]}{message[key.end() :]}."

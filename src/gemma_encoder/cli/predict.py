@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, DataError
-from .common import check_file_writable, counted, load_encoder, note, print_facts, print_table
+from .common import check_writable, counted, load_encoder, note, print_facts, print_table
 from .options import ComputeOptions, PredictOptions
 from .plan import text_plan
 
 if TYPE_CHECKING:
     from ..encoder import Encoder
     from ..scoring import Row as Text
-    from ..tasks.tables import ReadReport, Row
+    from ..tasks.formats import ReadReport
+    from ..tasks.tables import Row
     from .predictions import Predictions
 
 
@@ -26,10 +27,10 @@ def run(options: PredictOptions, compute: ComputeOptions) -> None:
     """Score every row of the input."""
     _check(options)
     encoder = load_encoder(options.model, compute.dtype, compute.device)
-    from ..tasks.tables import ReadReport
+    from ..tasks.formats import ReadReport
 
     report = ReadReport(skip_bad_rows=options.skip_bad_rows)
-    rows = _started(_rows(options, encoder, report), options, report)
+    rows = _rows(options, encoder, report)
     if options.dry_run:
         _print_plan(options, compute, encoder, rows, report)
     elif options.text and options.output == "-" and options.output_format is None and sys.stdout.isatty():
@@ -56,7 +57,7 @@ def _check(options: PredictOptions) -> None:
     if options.buffer_rows < 1:
         raise ConfigError(f"buffer_rows is {options.buffer_rows}", fix="give a number of rows of at least 1")
     if options.output != "-":
-        check_file_writable(options.output)
+        check_writable(options.output)
         if options.input and _same_file(options.input, options.output):
             fix = "choose another --output"
             raise ConfigError("The output is the input", where=options.output, fix=fix)
@@ -88,18 +89,6 @@ def _rows(options: PredictOptions, encoder: Encoder, report: ReadReport) -> Iter
     return iter_rows(source, *columns, format=format, report=report)
 
 
-def _started(rows: Iterator[Row], options: PredictOptions, report: ReadReport) -> Iterator[Row]:
-    """The same rows, the first one read: an input without one is an error before the output is touched."""
-    for first in rows:
-        return chain([first], rows)
-    raise DataError(
-        f"no row can be scored: {counted(report.skipped, 'bad row')} skipped, "
-        f"the first: {report.first_errors[0]}",
-        where="standard input" if options.input == "-" else options.input,
-        fix="check the columns and the format of the input",
-    )
-
-
 def _text(row: Row) -> Text:
     return row.text if row.text_pair is None else (row.text, row.text_pair)
 
@@ -114,6 +103,7 @@ def _write(
     from ..scoring import score
     from .predictions import open_predictions
 
+    rows = chain([next(rows)], rows)  # an input that can't be read is an error before the output is touched
     with open_predictions(options, encoder.config) as predictions:
         rows, behind = _after_written(options, predictions, rows)
         # Rows on their way through the model: `score` draws a buffer of them, then gives their scores.

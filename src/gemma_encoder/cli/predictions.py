@@ -15,10 +15,10 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ConfigError, DataError
-from ..scoring import Scored, probabilities
+from ..scoring import Scored, labels_on, probabilities
 
 if TYPE_CHECKING:
-    from ..encoder import EncoderConfig
+    from ..encoder_config import EncoderConfig
     from ..tasks.tables import Row
     from .options import PredictOptions
 
@@ -26,18 +26,18 @@ DIGITS = 6  # as many as float32 gives; more would only show the order of additi
 
 
 def probabilities_of(config: EncoderConfig, logits: np.ndarray) -> dict[str, float]:
-    """Probability of each label; for regression the value of each score."""
+    """Probability of each label; for regression and ranking the value of each score."""
     values = probabilities(logits, config.problem_type)
     return {label: round(float(value), DIGITS) for label, value in zip(config.labels, values, strict=True)}
 
 
 def prediction(config: EncoderConfig, logits: np.ndarray) -> Any:
-    """The answer: a label; several (multi-label: those of at least 0.5); a number, or several by name."""
+    """The answer: a label; several (multi-label: those above 0.5); a number, or several by name."""
     values = probabilities_of(config, logits)
     if config.problem_type == "single_label_classification":
         return config.labels[int(np.argmax(logits))]
     if config.problem_type == "multi_label_classification":
-        return [label for label, logit in zip(config.labels, logits, strict=True) if logit >= 0]
+        return [label for label, on in zip(config.labels, labels_on(logits), strict=True) if on]
     return values if len(values) > 1 else next(iter(values.values()))
 
 
@@ -64,7 +64,7 @@ class Predictions:
 
     def __init__(
         self,
-        open_file: Callable[[], IO[Any]],
+        open_file: Callable[[], IO[bytes]],
         format: str,
         config: EncoderConfig,
         keep: Sequence[str],
@@ -72,7 +72,7 @@ class Predictions:
         name: str,
     ) -> None:
         self._open = open_file
-        self._file: IO[Any] | None = None
+        self._file: IO[bytes] | None = None
         self.format, self.config, self.keep, self.name = format, config, keep, name
         self.resumed = found.records if found else 0
         self.last_row = found.last_row if found else None
@@ -161,7 +161,7 @@ class Predictions:
         chances = probabilities_of(self.config, scored.logits)
         if self.format == "csv":
             said = _flat(self.config, answer, chances)
-        elif self.config.problem_type == "regression":
+        elif self.config.problem_type in ("regression", "ranking"):
             said = {"prediction": answer}
         else:
             said = {"prediction": answer, "probabilities": chances}
@@ -171,9 +171,8 @@ class Predictions:
         """Put what was added into the output."""
         if self._file is None:
             self._file = self._open()
-        text = self._buffer.getvalue()
         # A kept column may hold half of a surrogate pair; its escape is JSON too.
-        self._file.write(text.encode(errors="backslashreplace") if self.name != "-" else text)
+        self._file.write(self._buffer.getvalue().encode(errors="backslashreplace"))
         self._file.flush()
         self.flushed = self.written
         self._buffer = io.StringIO(newline="")
@@ -219,7 +218,8 @@ def open_predictions(options: PredictOptions, config: EncoderConfig) -> Iterator
     """
     format = _format(options)
     if options.output == "-":
-        yield Predictions(lambda: sys.stdout, format, config, options.keep, None, "-")
+        # UTF-8 as in a file, whatever the terminal's encoding is
+        yield Predictions(lambda: sys.stdout.buffer, format, config, options.keep, None, "-")
         return
     path, found = Path(options.output), None
     if path.exists() and path.stat().st_size and not options.overwrite:
@@ -228,8 +228,8 @@ def open_predictions(options: PredictOptions, config: EncoderConfig) -> Iterator
             raise ConfigError(f"The output exists: {path}", fix=fix)
         found = find_written(path, format)
 
-    def open_file() -> IO[Any]:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    def open_file() -> IO[bytes]:
+        path.resolve().parent.mkdir(parents=True, exist_ok=True)
         file = path.open("r+b" if found else "wb")
         if found:
             file.seek(found.size)
@@ -295,7 +295,7 @@ def _format(options: PredictOptions) -> str:
 
 def _flat(config: EncoderConfig, answer: Any, chances: Mapping[str, float]) -> dict[str, Any]:
     """Prediction and probabilities as CSV columns."""
-    if config.problem_type == "regression":
+    if config.problem_type in ("regression", "ranking"):
         if len(chances) == 1:
             return {"prediction": answer}
         return {f"prediction_{name}": value for name, value in chances.items()}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from dataclasses import asdict, fields, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
@@ -61,7 +60,7 @@ def run(options: TrainOptions, training: TrainingOptions, encoder_options: Encod
     try:
         result = train(encoder, data, args, resume=options.resume, overwrite=options.overwrite)
     except KeyboardInterrupt:
-        note(f"the checkpoints so far are in {_checkpoints(options)}; go on with --resume")
+        note(_how_to_go_on(options))
         raise
     _print_result(options, encoder, data, result)
 
@@ -127,23 +126,29 @@ def _refuse_what_does_nothing(options: TrainOptions, training: TrainingOptions) 
         refuse_changed(training, lora, f"it is for --tune lora, this is --tune {training.tune}")
 
 
-def _checkpoints(options: TrainOptions) -> Path:
-    output = Path(options.output).absolute()
-    return output.with_name(output.name + ".checkpoints")
-
-
 def _check_output(options: TrainOptions) -> None:
-    check_writable(options.output)
+    check_writable(options.output, folder=True)
     if options.resume and options.overwrite:
         raise ConfigError("--resume keeps the output and --overwrite replaces it", fix="give one of them")
     if options.resume:
         return
     refuse_existing(options.output, options.overwrite)
-    if _checkpoints(options).exists() and not options.overwrite:
+    from ..training.checkpoint_folder import checkpoint_folder, last_checkpoint
+
+    if not options.overwrite and (checkpoint := last_checkpoint(checkpoint_folder(options.output))):
         raise ConfigError(
-            f"An interrupted run left its checkpoints: {_checkpoints(options)}",
+            f"An interrupted run left its checkpoints: {checkpoint}",
             fix="add --resume to go on, or --overwrite to start again",
         )
+
+
+def _how_to_go_on(options: TrainOptions) -> str:
+    from ..training.checkpoint_folder import checkpoint_folder, last_checkpoint
+
+    checkpoint = last_checkpoint(checkpoint_folder(options.output))
+    if checkpoint is None:
+        return "no checkpoint was written yet; the same command starts again"
+    return f"the last checkpoint is {checkpoint}; go on with --resume"
 
 
 def _load_folder(options: TrainOptions, encoder_options: EncoderOptions) -> Encoder | None:
@@ -204,17 +209,21 @@ def _from_decoder(
 def _print_plan(
     options: TrainOptions, args: EncoderTrainingArguments, encoder: Encoder, data: TaskData
 ) -> None:
+    from ..decoders import describe_decoder
     from ..evaluation.evaluate import texts
+    from ..tasks.base import GROUP
     from ..training.parameters import add_lora, set_trainable
 
     task = data.task
-    steps = -(-len(data.train) // (args.per_device_train_batch_size * args.gradient_accumulation_steps))
+    items = len(set(data.train[GROUP])) if task.problem_type == "ranking" else len(data.train)
+    steps = -(-items // (args.per_device_train_batch_size * args.gradient_accumulation_steps))
     if args.tune == "lora":
         add_lora(encoder, args)
     set_trainable(encoder, args.tune, train_embeddings=args.train_embeddings)
     trained = sum(p.numel() for p in encoder.parameters() if p.requires_grad)
     facts: dict[str, Any] = {
         "model": options.model,
+        "decoder": describe_decoder(encoder.config.decoder),
         "task": f"{task.name} ({task.problem_type})",
         "columns": (*task.text_columns, task.label_column),
         "labels": _label_counts(data.train, task.labels, task.problem_type),
@@ -254,6 +263,8 @@ def _length(steps: int, args: EncoderTrainingArguments) -> str:
 def _label_counts(rows: Dataset, labels: tuple[str, ...], problem_type: str) -> str:
     """How often each label occurs; for regression the range."""
     values = rows["label"][:]
+    if problem_type == "ranking":
+        return f"{sum(value > 0 for value in values):,} right of {len(values):,} candidates"
     if problem_type == "regression":
         return f"{labels[0]} from {min(values):g} to {max(values):g}"
     if problem_type == "multi_label_classification":
@@ -274,6 +285,7 @@ def _print_result(options: TrainOptions, encoder: Encoder, data: TaskData, resul
     run = result.run
     rows, limit = run["data"], encoder.config.text.max_length
     facts = {
+        "decoder": run["decoder"],
         "trained on": f"{counted(rows['train_rows'], 'row')} of {data.train_source}",
         "judged by": f"{counted(rows['validation_rows'], 'row')} of {data.validation_source}",
         "not the official split" if options.task else "split": "; ".join(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import ConfigError
+from ..errors import ConfigError, DataError
 from ..scoring import DEFAULT_MAX_TOKENS, Row, score
 from .metrics import compute_metrics, majority_baseline
 
@@ -73,21 +73,24 @@ def evaluate(
     Raises:
         ConfigError: The encoder was trained for other labels or another kind of task, or a metric does not
             fit.
+        DataError: There are no rows.
     """
+    if not len(split.rows):
+        raise DataError("there are no rows to judge", where=split.source, fix="give at least one")
     order = label_order(encoder, task)
     names = tuple(metrics or task.metrics)
     start = time.perf_counter()
     scored = list(score(encoder, texts(split.rows), max_tokens=max_tokens))
     seconds = time.perf_counter() - start
     logits = np.stack([row.logits for row in scored])[:, order]
-    labels = split.rows["label"][:]
+    labels, together = split.rows["label"][:], split.together()
     return Evaluation(
         task=task.name,
         source=split.source,
         note=split.note,
         rows=len(scored),
-        metrics=compute_metrics(names, logits, labels),
-        baseline=majority_baseline(labels, names, task.problem_type, num_labels=len(task.labels)),
+        metrics=compute_metrics(names, logits, labels, **together),
+        baseline=majority_baseline(labels, names, task.problem_type, num_labels=len(task.labels), **together),
         truncated=sum(row.truncated for row in scored),
         skipped=split.skipped,
         empty_texts=split.empty_texts,
@@ -122,7 +125,7 @@ def label_order(encoder: Encoder, task: Task) -> list[int]:
             where=f"task {task.name}",
             fix="use a task of the kind the model was made for",
         )
-    if task.problem_type == "regression" and len(config.labels) == len(task.labels) == 1:
+    if len(config.labels) == len(task.labels) == 1:
         return [0]  # the name of the only score means nothing
     if sorted(config.labels) != sorted(task.labels):
         raise ConfigError(

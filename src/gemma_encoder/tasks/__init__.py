@@ -7,11 +7,13 @@ from pathlib import Path
 from ..errors import ConfigError
 from .base import Split, Task, TaskData
 from .files import DEFAULT_METRICS, FileTask, read_table
+from .formats import ReadReport
 from .glue import GLUE
 from .sources import DataSource, load_data, load_split
-from .tables import ReadReport, Row, TableFormat, iter_rows
+from .superglue import SUPERGLUE
+from .tables import Row, TableFormat, iter_rows
 
-TASKS: dict[str, Task] = {**GLUE}
+TASKS: dict[str, Task] = {**GLUE, **SUPERGLUE}
 
 __all__ = [
     "DEFAULT_METRICS",

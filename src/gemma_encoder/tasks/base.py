@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from datasets import Dataset
 
 from ..errors import ConfigError
 from ..losses import ProblemType
+
+Record = dict[str, Any]
+Flatten = Callable[[Record], Iterable[Record]]
+
+GROUP, CANDIDATE, INDEX = "group", "candidate", "idx"
+"""Columns that a `Flatten` may add; see `Split.rows`."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +35,17 @@ class Task:
             `labels`, as in the Hugging Face exports; names are read too, and -1 marks a row without a label.
         label_separator: For multi-label columns of plain text: what stands between the labels of a row.
         strip: Remove white space around texts (SST-2's texts end in a space that served texts don't have).
+        aliases: Other names that columns have in other layouts, `{other: ours}`.
+        header: Columns of TSV files that have no line with their names.
+        flatten: Makes rows with `text_columns` and `label_column` out of one record of a file, where a row
+            isn't that already: one for each choice or answer, spans marked. It may add `group`,
+            `candidate` and `idx`. KeyError says which column it misses.
+        trained_on: The task whose model answers this one, which has no training part of its own.
         train_split: The official name of the training part.
         validation_split: The official name of the part that scores are reported on.
-        official_rows: Rows of each official split.
+        more_splits: Further splits that are reported, each by its own score (MNLI mismatched).
+        official_rows: Rows of each official split; lists of candidates count once.
+        folders: Names of the task's folder in other layouts than that of the hub.
         hub: Repository and configuration on the Hugging Face hub.
     """
 
@@ -45,9 +59,15 @@ class Task:
     label_values: Literal["name", "index"] = "name"
     label_separator: str | None = None
     strip: bool = False
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    header: tuple[str, ...] = ()
+    flatten: Flatten | None = None
+    trained_on: str | None = None
     train_split: str = "train"
     validation_split: str = "validation"
+    more_splits: tuple[str, ...] = ()
     official_rows: Mapping[str, int] = field(default_factory=dict)
+    folders: tuple[str, ...] = ()
     hub: tuple[str, str] | None = None
 
     def __post_init__(self) -> None:
@@ -73,6 +93,22 @@ class Task:
         """The metric that picks the best checkpoint."""
         return self.metrics[0]
 
+    @property
+    def test_splits(self) -> tuple[str, ...]:
+        """The official parts whose answers are sent to a leaderboard."""
+        return tuple(split for split in self.official_rows if split.startswith("test"))
+
+    def rows_of(self, record: Record) -> Iterable[Record]:
+        """A record as a file has it as rows with this task's columns.
+
+        Raises:
+            KeyError: A column that `flatten` needs is not there.
+        """
+        if self.aliases:
+            named = {self.aliases[name]: value for name, value in record.items() if name in self.aliases}
+            record = {**named, **record}  # a column of our own name wins
+        return (record,) if self.flatten is None else self.flatten(record)
+
 
 @dataclass(frozen=True)
 class Split:
@@ -81,7 +117,9 @@ class Split:
     Attributes:
         rows: Columns `text`, `text_pair` (pairs only), `label` (int; float for regression; list of 0.0 / 1.0
             for multi-label), `row` (1-based line of a text file, where its record starts, or row of a parquet
-            file).
+            file). Where rows are judged together also `group` (int, from 0: the answers to one question), and
+            `candidate` (what a row stands for, where a metric compares it). Rows read without labels have
+            `idx` instead of `label`: what the file calls them, as JSON.
         source: Where the rows came from.
         note: What makes it other than the official split; empty if nothing does. Belongs in every result.
         skipped: Bad rows left out.
@@ -93,6 +131,14 @@ class Split:
     note: str = ""
     skipped: int = 0
     empty_texts: int = 0
+
+    def together(self) -> dict[str, Any]:
+        """Groups and candidates, as metrics take them; None where rows have none."""
+        columns = self.rows.column_names
+        return {
+            "groups": self.rows[GROUP][:] if GROUP in columns else None,
+            "candidates": self.rows[CANDIDATE][:] if CANDIDATE in columns else None,
+        }
 
 
 @dataclass(frozen=True)

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from datasets import Dataset, Features, List, Value
 
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, first_line
 from ..losses import ProblemType
-from .base import Split, Task, TaskData
-from .labels import class_name, encode_label, infer_problem_type, is_missing, order_names, split_labels
-from .tables import ReadReport, TableFormat, iter_records, table_format, text_of, where
+from .base import CANDIDATE, GROUP, INDEX, Split, Task, TaskData
+from .formats import ReadReport, missing_column
+from .labels import (
+    encode_label,
+    infer_problem_type,
+    is_missing,
+    order_names,
+    refuse_no_label,
+    shown,
+    single_name,
+    split_labels,
+)
+from .tables import TableFormat, iter_records, table_format, text_of, where
 
 PAIR_TEMPLATE = "Text 1: {text}\nText 2: {text_pair}"
 DEFAULT_METRICS: dict[ProblemType, tuple[str, ...]] = {
@@ -73,6 +84,20 @@ class FileTask:
     name: str | None = None
 
     def __post_init__(self) -> None:
+        if self.problem_type not in (None, *get_args(ProblemType)):
+            allowed = ", ".join(get_args(ProblemType))
+            raise ConfigError(f"problem_type is {self.problem_type!r}", fix=f"use one of {allowed}")
+        for name in ("labels", "metrics"):
+            value: Any = getattr(self, name)
+            if value is not None and (
+                not isinstance(value, list | tuple) or not all(isinstance(each, str) for each in value)
+            ):
+                raise ConfigError(f"{name} are {value!r}", fix="give a list of names")
+        if self.problem_type == "ranking":
+            raise ConfigError(
+                "Files of your own can't hold lists of candidates yet",
+                fix="use classification or regression, one row a text",
+            )
         if not 0 < self.validation_fraction < 1:
             raise ConfigError(
                 f"validation_fraction is {self.validation_fraction}", fix="give a number between 0 and 1"
@@ -106,7 +131,7 @@ class FileTask:
             names = ("score",) if problem_type == "regression" else self._names(raw, problem_type, report)
         if problem_type == "single_label_classification" and len(names) < 2:
             raise DataError(
-                f"there is one class only, {names[0]!r}" if names else "there is no class",
+                f"there is one class only, {shown(names[0])}" if names else "there is no class",
                 where=str(self.train),
                 fix=f"check column {self.label_column!r}; classification needs two classes or more",
             )
@@ -136,21 +161,25 @@ class FileTask:
         self, raw: Sequence[_RawRow], problem_type: ProblemType, report: ReadReport
     ) -> tuple[str, ...]:
         found: set[str] = set()
+        bad = list(report.first_errors)
         for row in raw:
-            if problem_type == "single_label_classification":
-                found |= {class_name(row.label)} if not is_missing(row.label) else set()
-                continue
             try:
-                found |= set(split_labels(row.label, self.label_separator, row.place))
-            except DataError:
-                continue  # raised, or skipped and counted, where the row is encoded
-        if not found and not report.skip_bad_rows:
-            for row in raw:
-                split_labels(row.label, self.label_separator, row.place)
+                found.update(self._names_in(row, problem_type))
+            except DataError as error:
+                if not report.skip_bad_rows:
+                    raise
+                bad.append(error)  # counted where the row is encoded
+        if not found:
+            first = f", first bad row: {bad[0]}" if bad else ""
             raise DataError(
-                "no row has a label", where=str(self.train), fix=f"check column {self.label_column!r}"
+                f"no row has a label{first}", where=str(self.train), fix=f"check column {self.label_column!r}"
             )
         return order_names(found)
+
+    def _names_in(self, row: _RawRow, problem_type: ProblemType) -> list[str]:
+        if problem_type == "multi_label_classification":
+            return split_labels(row.label, self.label_separator, row.place) if row.label is not None else []
+        return [] if is_missing(row.label) else [single_name(row.label, row.place)]
 
 
 @dataclass(frozen=True)
@@ -159,30 +188,52 @@ class _RawRow:
     place: str
     texts: tuple[str, ...]
     label: Any
+    group: Any = None
+    candidate: str | None = None
+    index: Any = None
 
 
 def read_table(
-    path: str | Path, task: Task, *, format: TableFormat | None = None, skip_bad_rows: bool = False
+    path: str | Path,
+    task: Task,
+    *,
+    format: TableFormat | None = None,
+    skip_bad_rows: bool = False,
+    labelled: bool = True,
 ) -> Split:
-    """Read a labelled file for a task that is known already (its columns, its classes).
+    """Read a file for a task that is known already (its columns, its classes).
+
+    Args:
+        path: The file.
+        task: What its rows mean.
+        format: By the file's name if None.
+        skip_bad_rows: Leave out and count bad rows.
+        labelled: Whether labels are read. Otherwise rows get the `idx` that the file calls them by.
 
     Raises:
         DataError: The file or a row of it is bad, or a label is none of the task's; names file, row and
         label.
     """
     report = ReadReport(skip_bad_rows=skip_bad_rows)
-    return _split(path, _raw_rows(path, task.text_columns, task.label_column, report, format), task, report)
+    kind = _labelled_format(path, format)
+    # Columns of other layouts are looked for in each record, not in the header.
+    columns = (*task.text_columns, *((task.label_column,) if labelled else ()))
+    if task.flatten or task.aliases:
+        columns = ()
+    header = task.header if labelled else ()  # the official test files have a line with their names
+    records = (
+        (number, where(path, kind, number), record)
+        for number, record in iter_records(path, columns, format=kind, report=report, header=header)
+    )
+    return _split(path, _flat_rows(records, task, report, labelled), task, report, labelled)
 
 
-def to_split(rows: Iterator[tuple[int, str, dict[str, Any]]], source: str, task: Task) -> Split:
+def to_split(
+    rows: Iterator[tuple[int, str, dict[str, Any]]], source: str, task: Task, *, labelled: bool = True
+) -> Split:
     """Number rows that are in memory already: `(row, place, record)` each."""
-
-    def raw() -> Iterator[_RawRow]:
-        for number, place, record in rows:
-            texts = tuple(text_of(record, column, place) for column in task.text_columns)
-            yield _RawRow(number, place, texts, record[task.label_column])
-
-    return _split(source, raw(), task, ReadReport())
+    report = ReadReport()
+    return _split(source, _flat_rows(rows, task, report, labelled), task, report, labelled)
 
 
 def hold_out(train: Split, fraction: float, seed: int) -> tuple[Split, Split]:
@@ -205,8 +256,14 @@ def hold_out(train: Split, fraction: float, seed: int) -> tuple[Split, Split]:
     return kept, held
 
 
-def sample(split: Split, max_rows: int | None, seed: int) -> Split:
+def sample(split: Split, max_rows: int | None, seed: int, *, lists: bool = False) -> Split:
     """At most `max_rows` rows: the first of one seeded shuffle, so smaller draws are parts of larger ones.
+
+    Args:
+        split: What to draw from.
+        max_rows: How many, all if None.
+        seed: Seed of the shuffle.
+        lists: Draw whole groups, and count them instead of rows.
 
     Raises:
         ConfigError: `max_rows` is not positive.
@@ -215,30 +272,58 @@ def sample(split: Split, max_rows: int | None, seed: int) -> Split:
         return split
     if max_rows < 1:
         raise ConfigError(f"max_train_rows is {max_rows}", fix="give a positive number")
-    total = split.rows.num_rows
+    members: dict[int, list[int]] = {}
+    for row, group in enumerate(split.rows[GROUP] if lists else range(split.rows.num_rows)):
+        members.setdefault(group, []).append(row)
+    total = len(members)
     if max_rows >= total:
         return split
-    order = list(range(total))
+    order = list(members)
     random.Random(seed).shuffle(order)
-    drawn = f"{max_rows:,} of {total:,} rows drawn with seed {seed}"
+    drawn = f"{max_rows:,} of {total:,} {'lists' if lists else 'rows'} drawn with seed {seed}"
     note = f"{split.note}; {drawn}" if split.note else drawn
-    return Split(split.rows.select(order[:max_rows]), split.source, note, split.skipped, split.empty_texts)
+    rows = split.rows.select([row for group in order[:max_rows] for row in members[group]])
+    return Split(rows, split.source, note, split.skipped, split.empty_texts)
 
 
-def _raw_rows(
-    path: str | Path,
-    text_columns: Sequence[str],
-    label_column: str,
-    report: ReadReport,
-    format: TableFormat | None = None,
-) -> Iterator[_RawRow]:
+def _labelled_format(path: str | Path, format: TableFormat | None) -> TableFormat:
     kind = table_format(path, format)
     if kind == "lines":
         raise DataError("plain lines have no labels", where=str(path), fix="use CSV, TSV, JSONL or parquet")
+    return kind
+
+
+def _flat_rows(
+    records: Iterable[tuple[int, str, dict[str, Any]]], task: Task, report: ReadReport, labelled: bool
+) -> Iterator[_RawRow]:
+    """The rows in `(row, place, record)`, as the task makes them out of records."""
+    for number, place, record in records:
+        try:
+            flat = list(task.rows_of(record))
+            for row in flat:
+                texts = tuple(text_of(row, column, place) for column in task.text_columns)
+                label = row[task.label_column] if labelled else None
+                refuse_no_label(label, task.label_column, place)
+                group, candidate = row.get(GROUP), row.get(CANDIDATE)
+                yield _RawRow(number, place, texts, label, group, candidate, row.get(INDEX))
+        except KeyError as error:
+            raise missing_column(str(error.args[0]), record, place) from None
+        except DataError as error:
+            report.bad(error)
+        except (ValueError, TypeError, AttributeError) as error:
+            what = f"the row can't be made into one of {task.name}: {first_line(error)}"
+            report.bad(DataError(what, where=place, fix="mend it, or skip bad rows"))
+
+
+def _raw_rows(
+    path: str | Path, text_columns: Sequence[str], label_column: str, report: ReadReport
+) -> Iterator[_RawRow]:
+    kind = _labelled_format(path, None)
     for number, record in iter_records(path, [*text_columns, label_column], format=kind, report=report):
         place = where(path, kind, number)
         try:
             texts = tuple(text_of(record, column, place) for column in text_columns)
+            refuse_no_label(record[label_column], label_column, place)
         except DataError as error:
             report.bad(error)
             continue
@@ -246,13 +331,18 @@ def _raw_rows(
 
 
 def _split(
-    source: str | Path, raw: Iterator[_RawRow] | Sequence[_RawRow], task: Task, report: ReadReport
+    source: str | Path,
+    raw: Iterator[_RawRow] | Sequence[_RawRow],
+    task: Task,
+    report: ReadReport,
+    labelled: bool = True,
 ) -> Split:
     names = ("text", "text_pair") if task.is_pair else ("text",)
-    columns: dict[str, list[Any]] = {name: [] for name in (*names, "label", "row")}
+    columns: dict[str, list[Any]] = {name: [] for name in (*names, "label", "row", GROUP, CANDIDATE, INDEX)}
+    groups: dict[Any, int] = {}
     for row in raw:
         try:
-            label = encode_label(row.label, task, row.place)
+            label = encode_label(row.label, task, row.place) if labelled else None
         except DataError as error:
             report.bad(error)
             continue
@@ -262,13 +352,25 @@ def _split(
             columns[name].append(text)
         columns["label"].append(label)
         columns["row"].append(row.number)
+        columns[GROUP].append(groups.setdefault(row.group, len(groups)))
+        columns[CANDIDATE].append(row.candidate)
+        columns[INDEX].append(json.dumps(row.index))
     if not columns["row"]:
         first = f"; first: {report.first_errors[0]}" if report.first_errors else ""
         raise DataError(
             f"no row can be used, {report.skipped} are bad{first}", where=str(source), fix="mend the file"
         )
-    features: dict[str, Any] = {name: Value("string") for name in names}
-    features |= {"label": _label_feature(task), "row": Value("int64")}
+    features: dict[str, Any] = {name: Value("string") for name in names} | {"row": Value("int64")}
+    for name, kind, there in (
+        ("label", _label_feature(task), labelled),
+        (INDEX, "string", not labelled),
+        (GROUP, "int64", set(groups) != {None}),
+        (CANDIDATE, "string", any(candidate is not None for candidate in columns[CANDIDATE])),
+    ):
+        if there:
+            features[name] = Value(kind) if isinstance(kind, str) else kind
+        else:
+            del columns[name]
     rows = Dataset.from_dict(columns, features=Features(features))
     return Split(rows, str(source), skipped=report.skipped, empty_texts=report.empty_texts)
 
@@ -276,4 +378,4 @@ def _split(
 def _label_feature(task: Task) -> Any:
     if task.problem_type == "multi_label_classification":
         return List(Value("float32"))
-    return Value("float64") if task.problem_type == "regression" else Value("int64")
+    return Value("int64") if task.problem_type == "single_label_classification" else Value("float64")

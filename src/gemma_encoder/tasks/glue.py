@@ -1,17 +1,23 @@
-"""The GLUE tasks built in, as a table.
+"""The GLUE tasks, as a table.
 
-Columns, class names and class numbers are those of the Hugging Face export `nyu-mll/glue`; metrics are GLUE's
-own. A task with two metrics lists first the one that picks checkpoints: for MRPC accuracy, since always
-answering "equivalent" already has an F1 of 0.81 on its dev set. Templates are ours: a single sentence goes in
-as it is, the parts of a pair are named, each on a line of its own.
+Columns, class names and class numbers are those of the Hugging Face export `nyu-mll/glue`; the aliases are
+the columns of the official TSV files. Metrics are GLUE's own. A task with two metrics lists first the one
+that picks checkpoints: for MRPC and QQP accuracy, since always answering "equivalent" already has an F1 of
+0.81 on MRPC's dev set. Templates are ours: a single sentence goes in as it is, the parts of a pair are named,
+each on a line of its own.
 """
 
 from __future__ import annotations
 
-from ..losses import ProblemType
+from typing import Any
+
 from .base import Task
 
 SENTENCES = "Sentence 1: {text}\nSentence 2: {text_pair}"
+ENTAILMENT = "Premise: {text}\nHypothesis: {text_pair}"
+NLI_LABELS = ("entailment", "neutral", "contradiction")
+# The TSV files of MNLI and the diagnostics name the parts of a pair as the other tasks do.
+NLI_ALIASES = {"sentence1": "premise", "sentence2": "hypothesis", "gold_label": "label"}
 
 
 def _glue(
@@ -19,42 +25,131 @@ def _glue(
     columns: tuple[str, ...],
     labels: tuple[str, ...],
     metrics: tuple[str, ...],
-    rows: tuple[int, int],
-    template: str = "{text}",
-    problem_type: ProblemType = "single_label_classification",
+    rows: dict[str, int],
+    folder: str,
+    **options: Any,
 ) -> Task:
     return Task(
         name=name,
         text_columns=columns,
         label_column="label",
-        problem_type=problem_type,
         labels=labels,
         metrics=metrics,
-        template=template,
         label_values="index",
         strip=True,
-        official_rows={"train": rows[0], "validation": rows[1]},
+        official_rows=rows,
+        folders=(folder,),
         hub=("nyu-mll/glue", name),
+        **{"problem_type": "single_label_classification", **options},
     )
 
 
-PAIR = ("sentence1", "sentence2")
+def _rows(train: int, validation: int, test: int) -> dict[str, int]:
+    return {"train": train, "validation": validation, "test": test}
+
+
+SINGLE, PAIR, NLI = ("sentence",), ("sentence1", "sentence2"), ("premise", "hypothesis")
 
 GLUE: dict[str, Task] = {
     task.name: task
     for task in (
-        _glue("cola", ("sentence",), ("unacceptable", "acceptable"), ("matthews",), (8551, 1043)),
-        _glue("sst2", ("sentence",), ("negative", "positive"), ("accuracy",), (67349, 872)),
-        _glue("mrpc", PAIR, ("not_equivalent", "equivalent"), ("accuracy", "f1"), (3668, 408), SENTENCES),
-        _glue("stsb", PAIR, ("similarity",), ("pearson", "spearman"), (5749, 1500), SENTENCES, "regression"),
+        _glue(
+            "cola",
+            SINGLE,
+            ("unacceptable", "acceptable"),
+            ("matthews",),
+            _rows(8551, 1043, 1063),
+            "CoLA",
+            header=("source", "label", "mark", "sentence"),
+        ),
+        _glue("sst2", SINGLE, ("negative", "positive"), ("accuracy",), _rows(67349, 872, 1821), "SST-2"),
+        _glue(
+            "mrpc",
+            PAIR,
+            ("not_equivalent", "equivalent"),
+            ("accuracy", "f1"),
+            _rows(3668, 408, 1725),
+            "MRPC",
+            template=SENTENCES,
+            aliases={"Quality": "label", "#1 String": "sentence1", "#2 String": "sentence2"},
+        ),
+        _glue(
+            "stsb",
+            PAIR,
+            ("similarity",),
+            ("pearson", "spearman"),
+            _rows(5749, 1500, 1379),
+            "STS-B",
+            template=SENTENCES,
+            aliases={"score": "label"},
+            problem_type="regression",
+        ),
+        _glue(
+            "qqp",
+            ("question1", "question2"),
+            ("not_duplicate", "duplicate"),
+            ("accuracy", "f1"),
+            _rows(363846, 40430, 390965),
+            "QQP",
+            template="Question 1: {text}\nQuestion 2: {text_pair}",
+            aliases={"is_duplicate": "label"},
+        ),
+        _glue(
+            "mnli",
+            NLI,
+            NLI_LABELS,
+            ("accuracy",),
+            {
+                "train": 392702,
+                "validation_matched": 9815,
+                "validation_mismatched": 9832,
+                "test_matched": 9796,
+                "test_mismatched": 9847,
+            },
+            "MNLI",
+            template=ENTAILMENT,
+            aliases=NLI_ALIASES,
+            validation_split="validation_matched",
+            more_splits=("validation_mismatched",),
+        ),
+        _glue(
+            "qnli",
+            ("question", "sentence"),
+            ("entailment", "not_entailment"),
+            ("accuracy",),
+            _rows(104743, 5463, 5463),
+            "QNLI",
+            template="Question: {text}\nSentence: {text_pair}",
+        ),
         _glue(
             "rte",
             PAIR,
             ("entailment", "not_entailment"),
             ("accuracy",),
-            (2490, 277),
-            "Premise: {text}\nHypothesis: {text_pair}",
+            _rows(2490, 277, 3000),
+            "RTE",
+            template=ENTAILMENT,
         ),
-        _glue("wnli", PAIR, ("not_entailment", "entailment"), ("accuracy",), (635, 71), SENTENCES),
+        _glue(
+            "wnli",
+            PAIR,
+            ("not_entailment", "entailment"),
+            ("accuracy",),
+            _rows(635, 71, 146),
+            "WNLI",
+            template=SENTENCES,
+        ),
+        _glue(
+            "ax",
+            NLI,
+            NLI_LABELS,
+            ("matthews",),
+            {"test": 1104},
+            "diagnostic",
+            template=ENTAILMENT,
+            aliases=NLI_ALIASES,
+            trained_on="mnli",
+            validation_split="test",
+        ),
     )
 }

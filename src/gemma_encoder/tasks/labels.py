@@ -10,10 +10,12 @@ from typing import Any
 from ..errors import DataError
 from ..losses import ProblemType
 from .base import Task
+from .tables import SURROGATE
 
 MOST_INTEGER_CLASSES = 50  # more distinct whole numbers than this may as well be a scale
 MOST_CLASSES = 1000
-_INTEGER = re.compile(r"[+-]?\d+\Z")
+LARGEST_TARGET = 3.4028234e38  # of float32, in which models are trained
+_INTEGER = re.compile(r"[+-]?\d{1,4000}\Z")  # of more digits Python makes no int
 
 LocatedLabel = tuple[str, Any]  # where it stands ("train.csv, line 7"), value as read
 
@@ -35,8 +37,7 @@ def infer_problem_type(labels: Sequence[LocatedLabel]) -> ProblemType:
 
     Raises:
         DataError: It can't be told: numbers mixed with words, more than 50 whole numbers, more than 1,000
-        words, or
-            nearly as many different words as rows.
+            words, nearly as many different words as rows, or dicts and bytes.
     """
     lists = [isinstance(value, list | tuple) for _, value in labels]
     if any(lists):
@@ -57,7 +58,9 @@ def infer_problem_type(labels: Sequence[LocatedLabel]) -> ProblemType:
         if None in numbers:
             place, value = labels[numbers.index(None)]
             raise DataError(
-                f"the label {value!r} is not a number while others are", where=place, fix=f"mend it, or {say}"
+                f"the label {shown(value)} is not a number while others are",
+                where=place,
+                fix=f"mend it, or {say}",
             )
         return "regression"
     if len(distinct) > MOST_CLASSES or len(distinct) > max(20, len(labels) / 2):
@@ -77,6 +80,47 @@ def class_name(value: Any) -> str:
     return str(value).strip()
 
 
+def shown(value: Any) -> str:
+    """A label for an error: its repr, cut if it is long."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def refuse_no_label(value: Any, column: str, place: str) -> None:
+    """Refuse a cell that is neither a label nor a list of them.
+
+    Raises:
+        DataError: It is a mapping or bytes, or no name that can be written to a file.
+    """
+    if any(isinstance(name, str) and SURROGATE.search(name) for name in _parts(value)):
+        raise DataError(
+            f"the label {shown(value)} holds half of a surrogate pair",
+            where=place,
+            fix="write the file as UTF-8",
+        )
+    if isinstance(value, dict | bytes):
+        what = f"column {column!r} holds {'bytes' if isinstance(value, bytes) else 'a dict'}, not a label"
+        raise DataError(
+            f"{what}: {shown(value)}", where=place, fix="write a name, a number or a list of names"
+        )
+
+
+def _parts(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else [value]
+
+
+def single_name(value: Any, place: str) -> str:
+    """The class name in a cell of a single label.
+
+    Raises:
+        DataError: It is a list.
+    """
+    if isinstance(value, list | tuple):
+        fix = "write one label a row, or say problem_type: multi_label_classification"
+        raise DataError(f"the label {shown(value)} is a list", where=place, fix=fix)
+    return class_name(value)
+
+
 def order_names(names: Iterable[str]) -> tuple[str, ...]:
     """Class names in their order: by number if all are whole numbers, by code point otherwise."""
     names = set(names)
@@ -92,15 +136,15 @@ def split_labels(value: Any, separator: str | None, place: str) -> list[str]:
         value = [part for part in value.split(separator) if part.strip()]
     if not isinstance(value, list | tuple):
         fix = "write a list of labels, or say the label_separator"
-        raise DataError(f"the label {value!r} is not a list", where=place, fix=fix)
-    if any(is_missing(part) or isinstance(part, list | dict) for part in value):
+        raise DataError(f"the label {shown(value)} is not a list", where=place, fix=fix)
+    if any(is_missing(part) or isinstance(part, list | tuple | dict | bytes) for part in value):
         raise DataError(
-            f"the labels {value!r} hold one that is empty or a list", where=place, fix="name each label"
+            f"the labels {shown(value)} hold one that is empty or a list", where=place, fix="name each label"
         )
     names = [class_name(part) for part in value]
     if len(set(names)) != len(names):
         fix = "list the labels that apply, each once (a row of 0s and 1s is not read)"
-        raise DataError(f"the labels {value!r} name one twice", where=place, fix=fix)
+        raise DataError(f"the labels {shown(value)} name one twice", where=place, fix=fix)
     return names
 
 
@@ -122,29 +166,38 @@ def encode_label(value: Any, task: Task, place: str) -> int | float | list[float
         return [float(index in chosen) for index in range(len(task.labels))]
     if is_missing(value):
         raise DataError("the label is missing", where=place, fix="fill it in, or skip bad rows")
-    if task.problem_type == "regression":
-        number = _number(value)
-        if number is None or not math.isfinite(number):
-            raise DataError(
-                f"the label {value!r} is not a number", where=place, fix="mend it, or skip bad rows"
-            )
-        return float(number)
-    return _class_index(value, task, place)
+    if task.problem_type == "single_label_classification":
+        return _class_index(single_name(value, place), task, place)
+    number = _number(value)
+    if number is None or number != number or number in (math.inf, -math.inf):
+        raise DataError(
+            f"the label {shown(value)} is not a number", where=place, fix="mend it, or skip bad rows"
+        )
+    if abs(number) > LARGEST_TARGET:
+        raise DataError(
+            f"the label {shown(value)} is too large for float32", where=place, fix="use a larger unit"
+        )
+    if task.problem_type == "ranking" and number < 0:
+        raise _unlabelled(place)
+    return float(number)
 
 
-def _class_index(value: Any, task: Task, place: str) -> int:
-    name = class_name(value)
+def _class_index(name: str, task: Task, place: str) -> int:
     if name in task.labels:
         return task.labels.index(name)
     if task.label_values == "index" and _INTEGER.match(name):
         if int(name) == -1:
-            fix = "score a split that has labels; -1 marks the rows of a test set"
-            raise DataError("the row has no label (-1)", where=place, fix=fix)
+            raise _unlabelled(place)
         if 0 <= int(name) < len(task.labels):
             return int(name)
     known = ", ".join(repr(label) for label in task.labels[:20]) + (", ..." if len(task.labels) > 20 else "")
     fix = "mend the label, or list it in labels" if task.label_values == "name" else "mend the label"
-    raise DataError(f"the label {name!r} is not one of {known}", where=place, fix=fix)
+    raise DataError(f"the label {shown(name)} is not one of {known}", where=place, fix=fix)
+
+
+def _unlabelled(place: str) -> DataError:
+    fix = "score a split that has labels; -1 marks the rows of a test set"
+    return DataError("the row has no label (-1)", where=place, fix=fix)
 
 
 def _number(value: Any) -> int | float | None:
@@ -165,4 +218,6 @@ def _number(value: Any) -> int | float | None:
         number = int(text) if _INTEGER.match(text) else float(text)
     except ValueError:
         return None
-    return number if math.isfinite(number) else None  # "nan" and "infinity" are words
+    return (
+        number if isinstance(number, int) or math.isfinite(number) else None
+    )  # "nan" and "infinity" are words

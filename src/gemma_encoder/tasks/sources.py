@@ -11,20 +11,36 @@ import datasets
 from datasets.exceptions import DatasetsError
 
 from ..errors import ConfigError, DataError, first_line
-from .base import Split, Task, TaskData
+from .base import GROUP, Split, Task, TaskData
 from .files import read_table, sample, to_split
 from .tables import SUFFIXES
 
 BUNDLED_VARIABLE = "GEMMA_ENCODER_DATA"
+SUITE_OF_HUB = {"nyu-mll/glue": "glue", "aps/super_glue": "superglue"}
+"""The folder that a suite's tasks are in, where a folder of data holds several suites."""
+
 DataSource = Literal["auto", "bundled", "hub"]
 
-# Names a file may have for a split, the official ones first; the others mark it as something else than the
-# official split.
-SPLIT_NAMES = {
-    "train": ("train", "train_sample", "train_fewshot"),
-    "validation": ("validation", "dev", "validation_sample", "heldout_from_train"),
+# What files with a part of a split, or with something in its place, may be called.
+_PARTS = {
+    "train": ("train_sample", "train_fewshot"),
+    "validation": ("validation_sample", "heldout_from_train"),
 }
-OFFICIAL_NAMES = {"train", "validation", "dev"}
+
+
+def official_names(task: Task, split: str) -> tuple[str, ...]:
+    """Names of the file that holds an official split: `validation` is `dev` in GLUE's files and `val` in
+    SuperGLUE's; a diagnostic set has the name of its folder."""
+    names = [split]
+    if split.startswith("validation"):
+        names += [split.replace("validation", "dev"), split.replace("validation", "val")]
+    elif task.trained_on:
+        names += [*task.folders, task.name]
+    return tuple(names)
+
+
+def _split_names(task: Task, split: str) -> tuple[str, ...]:
+    return (*official_names(task, split), *_PARTS.get(split, (f"{split}_sample",)))
 
 
 def load_data(
@@ -40,28 +56,45 @@ def load_data(
     Args:
         task: A row of the task table.
         data_dir: A folder with the task's files.
-        max_train_rows: Train on this many rows, drawn with `seed`; noted in `train_note`.
+        max_train_rows: Train on this many rows (in ranking lists), drawn with `seed`; noted in `train_note`.
         seed: Seed of the draw.
         source: `bundled` or `hub` to insist on one of them (SST-2's bundled training part is a sample of the
             full one).
     """
-    train = sample(load_split(task, task.train_split, data_dir, source=source), max_train_rows, seed)
+    if task.trained_on:
+        raise ConfigError(
+            f"{task.name} has no training part",
+            fix=f"train on {task.trained_on}, and evaluate that model on it",
+        )
+    train = load_split(task, task.train_split, data_dir, source=source)
+    train = sample(train, max_train_rows, seed, lists=task.problem_type == "ranking")
     validation = load_split(task, task.validation_split, data_dir, source=source)
     return TaskData.of(task, train, validation)
 
 
 def load_split(
-    task: Task, split: str, data_dir: str | Path | None = None, *, source: DataSource = "auto"
+    task: Task,
+    split: str,
+    data_dir: str | Path | None = None,
+    *,
+    source: DataSource = "auto",
+    labelled: bool = True,
 ) -> Split:
     """One split of a built-in task.
 
     From `data_dir` if given: `<data_dir>/<task>/<split>.parquet` (or .jsonl, .csv, .tsv; `glue/<task>/` and
     the folder itself are looked into too). Else from the bundled sets, else from the Hugging Face hub.
 
+    Args:
+        task: A row of the task table.
+        split: Official name of the split.
+        data_dir: A folder with the task's files.
+        source: `bundled` or `hub` to insist on one of them.
+        labelled: Whether labels are read; see `Split.rows` for what there is without them.
+
     Raises:
         DataError: It is nowhere (says what was tried), a row is bad or has no label (-1), or a file with an
-        official
-            split's name has another number of rows.
+            official split's name has another number of rows.
         ConfigError: `source` is not one of `DataSource`.
     """
     if source not in get_args(DataSource):
@@ -78,14 +111,15 @@ def load_split(
                 where=str(folder),
                 fix="put it there, or leave --data-dir out to use the bundled sets or the hub",
             )
-        return _read(path, task, split)
+        return _read(path, task, split, labelled)
     bundled = bundled_folder() if source != "hub" else None
     path = find_file(bundled, task, split) if bundled else None
     if path is not None:
-        return _read(path, task, split)
+        return _read(path, task, split, labelled)
     if source == "bundled":
         raise DataError(_no_bundled(task, split, bundled), fix="use another source or --data-dir")
-    return _from_hub(task, split, tried="" if source == "hub" else _no_bundled(task, split, bundled) + "; ")
+    tried = "" if source == "hub" else _no_bundled(task, split, bundled) + "; "
+    return _from_hub(task, split, tried, labelled)
 
 
 def bundled_folder() -> Path | None:
@@ -102,7 +136,7 @@ def bundled_folder() -> Path | None:
 
 def find_file(folder: Path, task: Task, split: str) -> Path | None:
     """The file for a split: official names before others, nearer folders before farther ones."""
-    for name in SPLIT_NAMES.get(split, (split,)):
+    for name in _split_names(task, split):
         for place in _places(folder, task):
             for suffix in (suffix for suffix, kind in SUFFIXES.items() if kind != "lines"):
                 for path in (place / f"{name}{suffix}", place / f"{name}{suffix}.gz"):
@@ -117,31 +151,37 @@ def find_file(folder: Path, task: Task, split: str) -> Path | None:
 def _places(folder: Path, task: Task) -> tuple[Path, ...]:
     # The folder itself counts only if it is this task's, or holds no task: else one task would get another's
     # rows.
-    inner = (folder / task.name, folder / "glue" / task.name)
+    suite = SUITE_OF_HUB[task.hub[0]] if task.hub else ""
+    names = (task.hub[1], *task.folders) if task.hub else (task.name, *task.folders)
+    inner = tuple(place / name for name in names for place in (folder / suite, folder))
     return inner if any(place.is_dir() for place in inner) else (*inner, folder)
 
 
-def _read(path: Path, task: Task, split: str) -> Split:
-    read = read_table(path, task)
+def _read(path: Path, task: Task, split: str, labelled: bool) -> Split:
     name = path.name.split(".")[0].removesuffix("-00000-of-00001")
-    return replace(read, note=_note(task, split, name, read.rows.num_rows, str(path)))
+    # The official TSV files have rows with tabs in a text (three in QQP), which nobody counts.
+    torn = ".tsv" in path.suffixes and name in official_names(task, split) and split in task.official_rows
+    read = read_table(path, task, skip_bad_rows=torn, labelled=labelled)
+    return replace(read, note=_note(task, split, name, read, str(path)))
 
 
-def _note(task: Task, split: str, name: str, rows: int, place: str) -> str:
+def _note(task: Task, split: str, name: str, read: Split, place: str) -> str:
     """Empty for the official split; otherwise what it is. A split that pretends to be official is refused."""
     official = task.official_rows.get(split)
+    rows = len(set(read.rows[GROUP])) if task.problem_type == "ranking" else read.rows.num_rows
     if official is None:
         return f"{name}: {rows:,} rows, not one of the splits that scores are reported on"
-    if name not in OFFICIAL_NAMES and name != split:
+    if name not in official_names(task, split):
         return f"{name}: {rows:,} rows, not the official {split} split of {official:,}"
     if rows != official:
         fix = f"if it is meant to be a part, name the file {split}_sample; results will say so"
-        what = f"{task.name}'s {split} split has {official:,} rows, this file has {rows:,}"
+        bad = f" and {read.skipped:,} bad ones" if read.skipped else ""
+        what = f"{task.name}'s {split} split has {official:,} rows, this file has {rows:,}{bad}"
         raise DataError(what, where=place, fix=fix)
     return ""
 
 
-def _from_hub(task: Task, split: str, tried: str) -> Split:
+def _from_hub(task: Task, split: str, tried: str, labelled: bool) -> Split:
     if task.hub is None:
         raise DataError(f"{tried}{task.name} is not on the hub", fix="give --data-dir")
     repository, config = task.hub
@@ -157,8 +197,8 @@ def _from_hub(task: Task, split: str, tried: str) -> Split:
             fix=f"go online, or give --data-dir with {task.name}/{split}.parquet",
         ) from error
     rows = ((number, f"{place}, row {number}", record) for number, record in enumerate(table, 1))
-    read = to_split(rows, f"hub: {place}", task)
-    return replace(read, note=_note(task, split, split, read.rows.num_rows, place))
+    read = to_split(rows, f"hub: {place}", task, labelled=labelled)
+    return replace(read, note=_note(task, split, split, read, place))
 
 
 def _no_bundled(task: Task, split: str, folder: Path | None) -> str:
@@ -168,5 +208,5 @@ def _no_bundled(task: Task, split: str, folder: Path | None) -> str:
 
 
 def _looked_for(folder: Path, task: Task, split: str) -> str:
-    names = " or ".join(f"{name}.*" for name in SPLIT_NAMES.get(split, (split,)))
+    names = " or ".join(f"{name}.*" for name in _split_names(task, split))
     return f"{names} in {', '.join(str(place) for place in _places(folder, task))}"

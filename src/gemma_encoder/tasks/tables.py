@@ -1,33 +1,32 @@
 """Read CSV, TSV, JSONL, parquet and plain lines row by row, in constant memory, with exact row numbers in
-every error.
-
-CSV is RFC 4180 (comma, double quotes, fields may hold line ends) with a header. TSV has a header and no
-quoting: a line is a row and a quote is a character, as in GLUE's own files. JSONL is an object a line. Blank
-lines are passed over in these three. `lines` is a text a line, blank ones included. All are UTF-8 (a byte
-order mark is allowed); `.gz` may follow any suffix but parquet's.
-"""
+every error. `formats` says what each format is; `.gz` may follow any suffix but parquet's."""
 
 from __future__ import annotations
 
-import csv
 import gzip
-import json
 import re
 import zlib
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ..errors import ConfigError, DataError, first_line
+from .formats import (
+    Lines,
+    ReadReport,
+    Source,
+    name_of,
+    read_delimited,
+    read_jsonl,
+    read_lines,
+    read_parquet,
+)
 
 TableFormat = Literal["csv", "tsv", "jsonl", "parquet", "lines"]
-Source = str | Path | IO[Any]
 
 SUFFIXES: dict[str, TableFormat] = {
     ".csv": "csv",
@@ -37,9 +36,7 @@ SUFFIXES: dict[str, TableFormat] = {
     ".parquet": "parquet",
     ".txt": "lines",
 }
-LARGEST_FIELD = 1 << 24  # characters; the standard library's 131,072 is less than a long document
-PARQUET_ROWS = 1024  # rows held at a time
-_SURROGATE = re.compile("[\ud800-\udfff]")
+SURROGATE = re.compile("[\ud800-\udfff]")  # half of a pair, no character by itself
 
 
 @dataclass(frozen=True)
@@ -50,31 +47,6 @@ class Row:
     text: str
     text_pair: str | None
     record: dict[str, Any]
-
-
-@dataclass
-class ReadReport:
-    """What a reader met on its way: filled while rows are drawn.
-
-    Attributes:
-        skip_bad_rows: Go on after a bad row and count it, instead of raising.
-        skipped: Bad rows left out so far.
-        empty_texts: Rows given out whose text is empty or white space.
-        first_errors: The first few errors skipped.
-    """
-
-    skip_bad_rows: bool = False
-    skipped: int = 0
-    empty_texts: int = 0
-    first_errors: list[DataError] = field(default_factory=list)
-
-    def bad(self, error: DataError) -> None:
-        """Count a bad row, or raise its error if bad rows are not to be skipped."""
-        if not self.skip_bad_rows:
-            raise error
-        self.skipped += 1
-        if len(self.first_errors) < 5:
-            self.first_errors.append(error)
 
 
 def iter_rows(
@@ -107,6 +79,7 @@ def iter_rows(
             )
         text_column = "text"
     columns = [text_column] if text_pair_column is None else [text_column, text_pair_column]
+    empty = True
     for number, record in iter_records(source, columns, format=kind, report=report):
         try:
             texts = [text_of(record, column, where(source, kind, number)) for column in columns]
@@ -114,7 +87,10 @@ def iter_rows(
             report.bad(error)
             continue
         report.empty_texts += any(not text.strip() for text in texts)
+        empty = False
         yield Row(number, texts[0], texts[1] if len(texts) == 2 else None, record)
+    if empty:
+        raise _no_rows(source, report)
 
 
 def iter_records(
@@ -123,34 +99,31 @@ def iter_records(
     *,
     format: TableFormat | None = None,
     report: ReadReport | None = None,
+    header: Sequence[str] = (),
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Stream `(row number, {column: value})`; every record has the `columns` asked for. See `iter_rows`."""
+    """Stream `(row number, {column: value})`; every record has the `columns` asked for. See `iter_rows`.
+
+    `header` names the columns of a CSV or TSV file whose first line has none of these names.
+    """
     report = report if report is not None else ReadReport()
     kind = table_format(source, format)
     with _clear_errors(source):
         if kind == "parquet":
-            found = _parquet(source, columns)
+            found = read_parquet(source, columns)
         else:
-            lines = _Lines(source)
+            lines = Lines(source)
             if kind == "jsonl":
-                found = _jsonl(lines, columns, report)
+                found = read_jsonl(lines, columns, report)
             elif kind == "lines":
-                found = _plain(lines, report)
+                found = read_lines(lines, report)
             else:
-                found = _delimited(lines, kind, columns, report)
+                found = read_delimited(lines, kind, columns, report, header)
         empty = True
         for item in found:
             empty = False
             yield item
     if empty:
-        first = (
-            f"; {report.skipped} bad rows were skipped, first: {report.first_errors[0]}"
-            if report.skipped
-            else ""
-        )
-        raise DataError(
-            f"there are no rows{first}", where=name_of(source), fix="give a file with at least one row"
-        )
+        raise _no_rows(source, report)
 
 
 def table_format(source: Source, format: str | None = None) -> TableFormat:
@@ -175,37 +148,32 @@ def table_format(source: Source, format: str | None = None) -> TableFormat:
     return SUFFIXES[suffixes[-1]]
 
 
-def name_of(source: Source) -> str:
-    """How an error calls the source."""
-    if isinstance(source, str | Path):
-        return str(source)
-    name = getattr(source, "name", None)
-    return name if isinstance(name, str) and name != "<stdin>" else "standard input"
-
-
 def where(source: Source, kind: TableFormat, number: int) -> str:
     """File and row, for an error."""
     return f"{name_of(source)}, {'row' if kind == 'parquet' else 'line'} {number}"
 
 
-def missing_column(column: str, there: Iterable[str], place: str) -> DataError:
-    """The error for a column that is not there; lists the ones that are."""
-    names = ", ".join(repr(name) for name in there) or "none"
+def _no_rows(source: Source, report: ReadReport) -> DataError:
+    first = (
+        f"; {report.skipped} bad rows were skipped, first: {report.first_errors[0]}" if report.skipped else ""
+    )
     return DataError(
-        f"there is no column {column!r}; the columns are {names}", where=place, fix="name one of these"
+        f"there are no rows{first}",
+        where=name_of(source),
+        fix="give a file with at least one row",
     )
 
 
 def text_of(record: dict[str, Any], column: str, place: str) -> str:
     """The text in a column: numbers are written out, nothing at all is an empty text."""
     value = record[column]
-    if value is None:
+    if value is None or value != value:  # JSON's NaN, which pandas writes for nothing
         return ""
     if isinstance(value, list | dict | bytes):
         kind = type(value).__name__
         raise DataError(f"column {column!r} holds a {kind}, not a text", where=place, fix="make it a string")
     text = value if isinstance(value, str) else str(value)
-    if _SURROGATE.search(text):  # half of a "\ud83d\ude00" pair in JSON: no tokenizer takes it
+    if SURROGATE.search(text):  # half of a "\ud83d\ude00" pair in JSON: no tokenizer takes it
         raise DataError(
             f"column {column!r} holds half of a surrogate pair", where=place, fix="write the file as UTF-8"
         )
@@ -224,7 +192,7 @@ def _clear_errors(source: Source) -> Iterator[None]:
         raise DataError("this is a folder, not a file", where=place, fix="name a file in it") from None
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"the gzip file is broken: {error}", where=place, fix="compress it again") from None
-    except pa.ArrowInvalid as error:
+    except pa.ArrowException as error:
         raise DataError(
             f"this is no readable parquet file: {first_line(error)}", where=place, fix="write it again"
         ) from None
@@ -232,177 +200,3 @@ def _clear_errors(source: Source) -> Iterator[None]:
         raise DataError(
             f"the file can't be read: {error.strerror or error}", where=place, fix="check it"
         ) from None
-
-
-class _Lines:
-    """The lines of a UTF-8 source, their number, and which of the latest were not UTF-8."""
-
-    def __init__(self, source: Source) -> None:
-        self.source, self.number = source, 0
-        self.undecodable: list[tuple[int, UnicodeDecodeError]] = []
-
-    def __iter__(self) -> Iterator[str]:
-        if not isinstance(self.source, str | Path):
-            yield from self._decode(getattr(self.source, "buffer", self.source))
-            return
-        path = Path(self.source)
-        with gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb") as opened:
-            yield from self._decode(opened)
-
-    def _decode(self, stream: Iterable[bytes | str]) -> Iterator[str]:
-        for line in stream:
-            self.number += 1
-            if isinstance(line, str):
-                yield line
-                continue
-            if self.number == 1:
-                line = line.removeprefix(b"\xef\xbb\xbf")
-            try:
-                yield line.decode()
-            except UnicodeDecodeError as error:
-                # Hand it on all the same: a CSV record may span lines; only its parser knows where it ends.
-                self.undecodable.append((self.number, error))
-                yield line.decode(errors="replace")
-
-    def place(self, number: int | None = None) -> str:
-        return f"{name_of(self.source)}, line {self.number if number is None else number}"
-
-    def take_undecodable(self) -> DataError | None:
-        """The error for lines that were not UTF-8 since the last call."""
-        if not self.undecodable:
-            return None
-        number, error = self.undecodable[0]
-        self.undecodable.clear()
-        return DataError(
-            f"byte {error.start + 1} of the line, 0x{error.object[error.start]:02x}, is not UTF-8",
-            where=self.place(number),
-            fix="save the file as UTF-8, or skip bad rows",
-        )
-
-
-def _plain(lines: _Lines, report: ReadReport) -> Iterator[tuple[int, dict[str, Any]]]:
-    for line in lines:
-        if error := lines.take_undecodable():
-            report.bad(error)
-        else:
-            yield lines.number, {"text": line.rstrip("\r\n")}
-
-
-def _jsonl(lines: _Lines, columns: Sequence[str], report: ReadReport) -> Iterator[tuple[int, dict[str, Any]]]:
-    for line in lines:
-        if error := lines.take_undecodable():
-            report.bad(error)
-        elif line.strip():
-            try:
-                record = _json_object(line, columns, lines.place())
-            except DataError as bad:
-                report.bad(bad)
-            else:
-                yield lines.number, record
-
-
-def _json_object(line: str, columns: Sequence[str], place: str) -> dict[str, Any]:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
-            _refuse_duplicates([name for name, _ in pairs], place)
-        return found
-
-    try:
-        record = json.loads(line, object_pairs_hook=unique)
-    except (ValueError, RecursionError) as error:
-        reason = str(error)
-        if isinstance(error, json.JSONDecodeError):
-            reason = f"{error.msg} at character {error.pos + 1}"
-        fix = "write one object a line, or skip bad rows"
-        raise DataError(f"the line is broken JSON: {reason}", where=place, fix=fix) from None
-    if not isinstance(record, dict):
-        kind = type(record).__name__
-        raise DataError(
-            f"the line is a JSON {kind}, not an object", where=place, fix="write one object a line"
-        )
-    for column in columns:
-        if column not in record:
-            raise missing_column(column, record, place)
-    return record
-
-
-def _delimited(
-    lines: _Lines, kind: str, columns: Sequence[str], report: ReadReport
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    csv.field_size_limit(max(csv.field_size_limit(), LARGEST_FIELD))
-    reader = (
-        csv.reader(iter(lines), strict=True)
-        if kind == "csv"
-        else csv.reader(iter(lines), delimiter="\t", quoting=csv.QUOTE_NONE)
-    )
-    header: list[str] | None = None
-    while True:
-        start = lines.number + 1
-        try:
-            fields = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            if "unexpected end of data" in str(error) or "field limit" in str(error):
-                # Never skipped: everything after the quote would be lost as one row.
-                raise DataError(
-                    "a quote opened in this record is never closed, or a field is over 16 million characters",
-                    where=lines.place(start),
-                    fix='close it; write a quote inside a quoted field as ""',
-                ) from None
-            lines.undecodable.clear()
-            fix = 'put the field in quotes and write a quote inside it as ""'
-            broken = DataError(f"the line is broken CSV: {error}", where=lines.place(), fix=fix)
-            if header is None:
-                raise broken from None
-            report.bad(broken)
-            continue
-        if not fields:
-            continue
-        if undecodable := lines.take_undecodable():
-            if header is None:
-                raise undecodable
-            report.bad(undecodable)
-        elif header is None:
-            header = fields
-            _refuse_duplicates(header, lines.place())
-            for column in columns:
-                if column not in header:
-                    raise missing_column(column, header, name_of(lines.source))
-        elif len(fields) != len(header):
-            what = f"the row has {len(fields)} fields, the header has {len(header)}"
-            fix = "quote fields with commas or line ends" if kind == "csv" else "take tabs out of the texts"
-            report.bad(DataError(what, where=lines.place(start), fix=fix + ", or skip bad rows"))
-        else:
-            yield start, dict(zip(header, fields, strict=True))
-
-
-def _parquet(source: Source, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    if not isinstance(source, str | Path):
-        raise ConfigError("parquet can't be read from a stream", fix="give the path of the file")
-    if Path(source).is_dir():
-        raise IsADirectoryError
-    with pq.ParquetFile(source) as file:
-        names = file.schema_arrow.names
-        _refuse_duplicates(names, str(source))
-        for column in columns:
-            if column not in names:
-                raise missing_column(column, names, str(source))
-        number = 0
-        for batch in file.iter_batches(batch_size=PARQUET_ROWS):
-            try:
-                records = batch.to_pylist()
-            except UnicodeDecodeError:
-                place = f"{source}, rows {number + 1} to {number + batch.num_rows}"
-                raise DataError("a string is not UTF-8", where=place, fix="write the file again") from None
-            for record in records:
-                number += 1
-                yield number, record
-
-
-def _refuse_duplicates(names: Sequence[str], place: str) -> None:
-    twice = sorted(name for name, count in Counter(names).items() if count > 1)
-    if twice:
-        listed = ", ".join(repr(name) for name in twice)
-        raise DataError(f"column names occur more than once: {listed}", where=place, fix="rename them")

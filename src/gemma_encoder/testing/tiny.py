@@ -85,6 +85,4 @@ def tiny_decoder(family: str, *, seed: int = 0, **overrides: Any) -> Decoder:
         for parameter in backbone.parameters():
             if parameter.ndim > 1:  # the families' own 0.02 would leave attention nearly uniform
                 torch.nn.init.normal_(parameter, std=0.3)
-    return Decoder(
-        backbone.eval(), tokenizer, f"tiny-{family}", f"random weights, family {family}, seed {seed}"
-    )
+    return Decoder(backbone.eval(), tokenizer, f"tiny-{family}")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal, get_args
+import math
+from dataclasses import dataclass, field, fields
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import torch
 from transformers import TrainingArguments
@@ -21,6 +23,9 @@ _NOT_SUPPORTED = (
     "push_to_hub",
     "fsdp",  # processes cut batches into different numbers of passes: sharded weights would wait for ever
     "deepspeed",
+    "save_only_model",  # such a checkpoint can't be resumed
+    "ignore_data_skip",  # a resumed run would see other rows
+    "resume_from_checkpoint",  # the Trainer itself doesn't look at it
 )
 
 
@@ -107,10 +112,9 @@ class EncoderTrainingArguments(TrainingArguments):
     save_minutes: float = 10.0
 
     def __post_init__(self) -> None:
+        self._check_types()
         if not self.output_dir:
             raise ConfigError("output_dir is not set", fix="name the folder to write")
-        if self.tune not in get_args(Tune):
-            raise ConfigError(f"tune is {self.tune!r}", fix=f"use one of {', '.join(get_args(Tune))}")
         counts = ("max_tokens", "eval_max_tokens", "lora_r", "lora_alpha", "per_device_train_batch_size")
         for name in (*counts, "gradient_accumulation_steps"):
             if getattr(self, name) < 1:
@@ -125,10 +129,10 @@ class EncoderTrainingArguments(TrainingArguments):
             raise ConfigError(f"save_minutes is {self.save_minutes}", fix="use a number of minutes, or 0")
         if not 0 <= self.lora_dropout < 1:
             raise ConfigError(f"lora_dropout is {self.lora_dropout}", fix="use a rate from 0 to below 1")
-        if self.learning_rate <= 0 or (self.head_learning_rate is not None and self.head_learning_rate <= 0):
-            raise ConfigError(
-                "A learning rate is not above 0", fix="set learning_rate and head_learning_rate above 0"
-            )
+        for name in ("learning_rate", "head_learning_rate"):
+            rate = getattr(self, name)
+            if rate is not None and not 0 < rate < math.inf:
+                raise ConfigError(f"{name} is {rate}", fix="use a number above 0")
         if self.num_train_epochs <= 0 and self.max_steps <= 0:
             raise ConfigError(f"num_train_epochs is {self.num_train_epochs}", fix="use a number above 0")
         if self.train_embeddings and self.tune != "full":
@@ -156,12 +160,19 @@ class EncoderTrainingArguments(TrainingArguments):
             )
         try:
             super().__post_init__()
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise ConfigError(first_line(error), fix="see transformers.TrainingArguments") from error
         # With several GPUs and one process the Trainer would use DataParallel and multiply the batch size.
         self._n_gpu = min(self._n_gpu, 1)
         if self.early_stopping_patience is not None:
             self._check_early_stopping(self.early_stopping_patience)
+
+    def _check_types(self) -> None:
+        kinds = get_type_hints(type(self))
+        for option in fields(self):
+            value, kind = getattr(self, option.name), kinds[option.name]
+            if not _is_a(value, kind):
+                raise ConfigError(f"{option.name} is {value!r}", fix=f"use {_in_words(kind)}")
 
     def _check_early_stopping(self, patience: int) -> None:
         if patience < 1:
@@ -172,3 +183,30 @@ class EncoderTrainingArguments(TrainingArguments):
             raise ConfigError(
                 "early_stopping_patience needs evaluations", fix="set eval_strategy to epoch or steps"
             )
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    """Whether a value is of the type that an option is annotated with; of containers only the outer type."""
+    origin = get_origin(kind)
+    if origin in (Union, UnionType):
+        return any(_is_a(value, part) for part in get_args(kind))
+    if origin is Literal:
+        return value in get_args(kind)
+    if kind in (int, float) and isinstance(value, bool):
+        return False
+    return isinstance(value, (int, float) if kind is float else origin or kind)
+
+
+def _in_words(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(get_args(kind))}"
+    if get_origin(kind) in (Union, UnionType):
+        return " or ".join(_in_words(part) for part in get_args(kind))
+    names = {
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        str: "text",
+        type(None): "nothing",
+    }
+    return names.get(kind, getattr(kind, "__name__", str(kind)))

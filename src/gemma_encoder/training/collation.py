@@ -1,4 +1,4 @@
-"""Tokenised rows and batches of them."""
+"""Tokenised rows, lists of them, and batches of either."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from datasets import Dataset
 from torch import Tensor
 
 from ..encoder import Encoder
+from ..tasks.base import CANDIDATE, GROUP
+
+Item = dict[str, Any]
 
 
 class TokenizedRows(torch.utils.data.Dataset):
@@ -17,8 +20,10 @@ class TokenizedRows(torch.utils.data.Dataset):
 
     Attributes:
         input_ids: Token ids of each row.
-        labels: Labels of all rows, int64 `[N]`, or float32 `[N]` or `[N, num_labels]`.
+        labels: Labels of all rows, int64 `[N]`, or float64 `[N]` or `[N, num_labels]`.
         rows: Each row's number in its source, for messages.
+        groups: Which rows are judged together, int64 `[N]`, or None.
+        candidates: What each row stands for, or None.
         truncated: How many rows were cut to the maximal length.
     """
 
@@ -29,19 +34,50 @@ class TokenizedRows(torch.utils.data.Dataset):
         tokenized = encoder.tokenize(texts)
         self.input_ids = tokenized.input_ids
         self.truncated = sum(tokenized.truncated)
-        kind = torch.int64 if encoder.config.problem_type == "single_label_classification" else torch.float32
+        kind = torch.int64 if encoder.config.problem_type == "single_label_classification" else torch.float64
         self.labels = torch.as_tensor(list(rows["label"]), dtype=kind)
         self.rows = list(rows["row"])
+        columns = rows.column_names
+        self.groups = torch.as_tensor(list(rows[GROUP])) if GROUP in columns else None
+        self.candidates = list(rows[CANDIDATE]) if CANDIDATE in columns else None
+
+    def together(self) -> dict[str, Any]:
+        """Groups and candidates, as metrics take them."""
+        return {
+            "groups": None if self.groups is None else self.groups.numpy(),
+            "candidates": self.candidates,
+        }
 
     def __len__(self) -> int:
         return len(self.input_ids)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> Item:
         return {"input_ids": self.input_ids[index], "labels": self.labels[index], "rows": self.rows[index]}
 
 
+class TokenizedLists(torch.utils.data.Dataset):
+    """Tokenised rows by the list they belong to: an item is a whole list.
+
+    Args:
+        rows: Rows with `groups`.
+    """
+
+    def __init__(self, rows: TokenizedRows) -> None:
+        assert rows.groups is not None
+        members: dict[int, list[int]] = {}
+        for row, group in enumerate(rows.groups.tolist()):
+            members.setdefault(group, []).append(row)
+        self.rows, self.members = rows, list(members.values())
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def __getitem__(self, index: int) -> list[Item]:
+        return [self.rows[row] for row in self.members[index]]
+
+
 class Collator:
-    """Rows to a batch, padded on the right.
+    """Rows, or lists of them, to a batch, padded on the right.
 
     Args:
         pad_token_id: Fills padding; it is masked, so any token will do.
@@ -50,8 +86,12 @@ class Collator:
     def __init__(self, pad_token_id: int) -> None:
         self.pad_token_id = pad_token_id
 
-    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
-        """`input_ids` and `attention_mask` `[B, S]`, `labels` `[B, ...]`, `rows` `[B]`."""
+    def __call__(self, items: Sequence[Item | list[Item]]) -> dict[str, Tensor]:
+        """`input_ids` and `attention_mask` `[B, S]`, `labels` (int64 or float32) `[B, ...]`, `rows` `[B]`,
+        `lists` `[B]`: the number of each row's item."""
+        lists = [item if isinstance(item, list) else [item] for item in items]
+        rows = [row for each in lists for row in each]
+        labels = torch.stack([row["labels"] for row in rows])
         tokens = [torch.as_tensor(row["input_ids"]) for row in rows]
         return {
             "input_ids": torch.nn.utils.rnn.pad_sequence(
@@ -60,6 +100,9 @@ class Collator:
             "attention_mask": torch.nn.utils.rnn.pad_sequence(
                 [torch.ones_like(row) for row in tokens], batch_first=True, padding_value=0
             ),
-            "labels": torch.stack([row["labels"] for row in rows]),
+            "labels": labels.float() if labels.is_floating_point() else labels,
             "rows": torch.as_tensor([row["rows"] for row in rows]),
+            "lists": torch.arange(len(lists)).repeat_interleave(
+                torch.as_tensor([len(each) for each in lists])
+            ),
         }

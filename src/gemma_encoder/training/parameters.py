@@ -35,18 +35,12 @@ def add_lora(encoder: Encoder, args: EncoderTrainingArguments) -> None:
     """
     from peft import LoraConfig, TaskType, get_peft_model
 
-    if hasattr(encoder.backbone, "peft_config"):
-        there: Any = encoder.backbone.peft_config["default"]  # type: ignore[index]
-        for option, value in (("lora_r", there.r), ("lora_alpha", there.lora_alpha)):
-            if getattr(args, option) != value:
-                raise ConfigError(
-                    f"The encoder has a LoRA adapter with {option}={value}, not {getattr(args, option)}",
-                    fix=f"give {option}={value} to train it on, or save the encoder with the adapter merged",
-                )
-        return
     targets: Any = args.lora_target_modules
     if targets != "all-linear":  # PEFT would take a single name for a regular expression
         targets = [name.strip() for name in targets.split(",")]
+    if hasattr(encoder.backbone, "peft_config"):
+        _check_adapter(encoder, args, targets)
+        return
     config = LoraConfig(
         task_type=TaskType.FEATURE_EXTRACTION,
         r=args.lora_r,
@@ -57,15 +51,36 @@ def add_lora(encoder: Encoder, args: EncoderTrainingArguments) -> None:
     try:
         encoder.backbone = get_peft_model(encoder.backbone, config)
     except ValueError as error:
-        linear = {
-            name.rpartition(".")[2]
-            for name, module in encoder.stock_backbone.named_modules()
-            if isinstance(module, nn.Linear)
-        }
         raise ConfigError(
             f"lora_target_modules is {args.lora_target_modules!r}: {first_line(error)}",
-            fix=f"use all-linear, or some of {', '.join(sorted(linear))}",
+            fix=f"use all-linear, or some of {', '.join(sorted(_linear_layers(encoder)))}",
         ) from error
+
+
+def _check_adapter(encoder: Encoder, args: EncoderTrainingArguments, targets: Any) -> None:
+    """Refuse options that differ from those of the adapter that is there."""
+    there: Any = encoder.backbone.peft_config["default"]  # type: ignore[index]
+    wanted = _linear_layers(encoder) if targets == "all-linear" else targets
+    for option, found, given in (
+        ("lora_r", there.r, args.lora_r),
+        ("lora_alpha", there.lora_alpha, args.lora_alpha),
+        ("lora_dropout", there.lora_dropout, args.lora_dropout),
+        ("lora_target_modules", ",".join(sorted(there.target_modules)), ",".join(sorted(wanted))),
+    ):
+        if found != given:
+            raise ConfigError(
+                f"The encoder has a LoRA adapter with {option}={found}, not {given}",
+                fix=f"give {option}={found} to train it on, or save the encoder with the adapter merged",
+            )
+
+
+def _linear_layers(encoder: Encoder) -> set[str]:
+    """Names of the backbone's linear layers, also of those that carry an adapter."""
+    return {
+        name.removesuffix(".base_layer").rpartition(".")[2]
+        for name, module in encoder.stock_backbone.named_modules()
+        if isinstance(module, nn.Linear) and ".lora_" not in name
+    }
 
 
 def parameter_groups(encoder: nn.Module, args: EncoderTrainingArguments) -> list[dict[str, Any]]:

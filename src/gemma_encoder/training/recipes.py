@@ -1,8 +1,13 @@
-"""Default hyper-parameters per task; `docs/results/attention.md` says what was tried."""
+"""Hyper-parameters of every task: `recipes.yaml` says which, and what was tried."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import yaml
 
 from ..dropout import DropoutConfig
 
@@ -15,27 +20,30 @@ class Recipe:
         learning_rate: Of the backbone.
         head_learning_rate: Of pooler and head, which start from random weights.
         num_train_epochs: Passes over the training rows.
-        batch_size: Rows per optimiser step.
+        batch_size: Rows per optimiser step; of tasks with lists of candidates, lists.
         dropout: Rates while training.
         max_length: Most tokens of a text.
+        tokens: Mean tokens of an official training row with Gemma 3's tokenizer; None for unknown rows.
     """
 
-    learning_rate: float = 2e-5
-    head_learning_rate: float = 2e-4
-    num_train_epochs: float = 3.0
-    batch_size: int = 16
-    dropout: DropoutConfig = field(default_factory=lambda: DropoutConfig(feed_forward=0.1, head=0.1))
-    max_length: int = 256
-
-
-DEFAULT_RECIPE = Recipe()
-"""The learning rate is the best of those tried with Gemma 3 270M on CoLA, SST-2 and STS-B, or within half a
-point of it. Epochs, batch size and length are customary for GLUE and were not tuned."""
-
-RECIPES: dict[str, Recipe] = {}
-"""Recipes of tasks for which other values were found better."""
+    learning_rate: float
+    head_learning_rate: float
+    num_train_epochs: float
+    batch_size: int
+    dropout: DropoutConfig
+    max_length: int
+    tokens: float | None = None
 
 
 def recipe_for(task: str) -> Recipe:
-    """The recipe of a task."""
-    return RECIPES.get(task, DEFAULT_RECIPE)
+    """The recipe of a task; that of any other rows for an unknown one."""
+    known = _table()
+    values = known["defaults"] | known["tasks"].get(task, {})
+    return Recipe(**{**values, "dropout": DropoutConfig(**values["dropout"])})
+
+
+@cache
+def _table() -> dict[str, Any]:
+    text = resources.files(__package__).joinpath("recipes.yaml").read_text(encoding="utf-8")
+    table: dict[str, Any] = yaml.safe_load(text)
+    return table

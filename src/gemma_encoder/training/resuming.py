@@ -39,6 +39,7 @@ _DECISIVE = (
     "seed",
     "data_seed",
     "train_sampling_strategy",
+    "dataloader_drop_last",
     "tune",
     "train_embeddings",
     "lora_r",
@@ -49,6 +50,7 @@ _DECISIVE = (
     "load_best_model_at_end",
     "eval_strategy",
     "eval_steps",
+    "eval_delay",
     "early_stopping_patience",
 )
 
@@ -93,6 +95,8 @@ def check_same(saved: Mapping[str, str], current: Mapping[str, str], checkpoint:
 
 def _fingerprint(rows: TokenizedRows) -> str:
     hashed = hashlib.sha256(rows.labels.numpy().tobytes())
+    if rows.groups is not None:
+        hashed.update(rows.groups.numpy().tobytes())
     for ids in rows.input_ids:
         hashed.update(torch.as_tensor(ids, dtype=torch.int32).numpy().tobytes() + b"|")
     return hashed.hexdigest()[:16]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
-import json
 import os
 import platform
 import sys
@@ -18,6 +16,7 @@ import torch
 from transformers import TrainingArguments
 
 from ..errors import TrainingError
+from ..json_files import write_json
 from .arguments import EncoderTrainingArguments
 
 RUN_FILE = "run.json"
@@ -99,16 +98,9 @@ def write_run(folder: str | Path, run: dict[str, Any]) -> Path:
     Raises:
         TrainingError: It can't be written; one that was there stays.
     """
-    folder = Path(folder)
-    temporary = folder / f".{RUN_FILE}.{os.getpid()}"
-    text = json.dumps(run, indent=2, ensure_ascii=False, default=str) + "\n"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        return temporary.replace(folder / RUN_FILE)
+        return write_json(Path(folder) / RUN_FILE, run)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         raise TrainingError(
             f"{RUN_FILE} can't be written: {error.strerror or error}",
             where=str(folder),

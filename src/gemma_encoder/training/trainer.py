@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import pickle
 import shutil
 import time
@@ -14,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
@@ -31,7 +31,7 @@ from ..scoring import is_out_of_memory, out_of_memory, score_token_ids
 from ..tasks import Task
 from .arguments import EncoderTrainingArguments
 from .callbacks import ProgressLines, SaveByTime, Throughput
-from .collation import Collator, TokenizedRows
+from .collation import Collator, TokenizedLists, TokenizedRows
 from .parameters import parameter_groups
 from .resuming import check_same, decisive_settings
 
@@ -81,7 +81,7 @@ class EncoderTrainer(Trainer):
                 model=_Trainable(encoder),
                 args=args,
                 data_collator=Collator(int(encoder.tokenizer.pad_token_id or 0)),
-                train_dataset=train_rows,
+                train_dataset=TokenizedLists(train_rows) if task.problem_type == "ranking" else train_rows,
                 eval_dataset=validation_rows,
             )
         except (RuntimeError, ImportError) as error:  # report_to names something that isn't installed
@@ -98,6 +98,7 @@ class EncoderTrainer(Trainer):
             self.add_callback(SaveByTime(args.save_minutes))
         self._settings = decisive_settings(encoder, args, task.metrics, train_rows, validation_rows)
         self._rows_of_step: list[int] = []
+        self._scores_by_step: dict[int, np.ndarray] = {}
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As `Trainer.train`; the progress bar ends also when an error does."""
@@ -114,7 +115,8 @@ class EncoderTrainer(Trainer):
         """Forward and backward over one batch, in as many passes as the token budget asks for.
 
         Each pass adds `sum of its rows' losses / rows of the whole batch` (all accumulated batches counted),
-        so the gradient is that of the whole batch however it is cut.
+        so the gradient is that of the whole batch however it is cut. In ranking the losses are those of
+        lists, and no list is torn apart: one that is larger than the budget has a pass of its own.
 
         Raises:
             TrainingError: The loss is not finite; names the rows.
@@ -124,18 +126,23 @@ class EncoderTrainer(Trainer):
         self._set_train_mode(model)
         inputs = self._prepare_inputs(inputs)
         mask, rows = inputs["attention_mask"], inputs["rows"]
-        lengths = mask.sum(dim=1).tolist()
-        total = num_items_in_batch or len(lengths)
-        plan = plan_batches(lengths, self.options.max_tokens)
+        lengths, lists = mask.sum(dim=1).tolist(), inputs["lists"]
+        members: list[list[int]] = [[] for _ in range(_count_lists(lists))]
+        for row, of_list in enumerate(lists.tolist()):
+            members[of_list].append(row)
+        total = num_items_in_batch or len(members)
+        plan = plan_batches([sum(lengths[row] for row in each) for each in members], self.options.max_tokens)
         loss_of_batch = torch.zeros((), device=mask.device)
-        for number, batch in enumerate(plan, start=1):
+        for number, chosen in enumerate(plan, start=1):
+            batch = [row for each in chosen for row in members[each]]
             longest = max(lengths[row] for row in batch)  # padding is on the right
             synchronise = contextlib.nullcontext() if number == len(plan) else self.accelerator.no_sync(model)
             try:
                 with synchronise:
                     with self.compute_loss_context_manager():
                         logits = model(inputs["input_ids"][batch, :longest], mask[batch, :longest])
-                        loss = self.encoder.loss(logits, inputs["labels"][batch], "sum") / total
+                        labels = inputs["labels"][batch]
+                        loss = self.encoder.loss(logits, labels, "sum", lists[batch]) / total
                     if not math.isfinite(loss.item()):
                         raise self._not_finite("loss", rows[batch].tolist(), loss.item())
                     self.accelerator.backward(loss)
@@ -172,13 +179,13 @@ class EncoderTrainer(Trainer):
         return TrainingError(
             f"The {what} became {value} at step {self.state.global_step + 1}",
             where=f"rows {shown} of the training data",
-            fix="lower learning_rate, or look at those rows; the last checkpoint is intact (--resume)",
+            fix="start again with a lower learning_rate, or mend those rows",
         )
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> int:
-        """Rows in one optimiser step on this device; the loss is their mean."""
+        """Rows (in ranking lists) in one optimiser step on this device; the loss is their mean."""
         self._rows_of_step = [int(row) for batch in batch_samples for row in batch["rows"]]
-        return len(self._rows_of_step)
+        return sum(_count_lists(batch["lists"]) for batch in batch_samples)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The optimiser of `args.optim` over `parameter_groups`.
@@ -207,16 +214,37 @@ class EncoderTrainer(Trainer):
     def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict[str, float]:
         """Metrics of the task on the validation rows, in the precision of training."""
         rows: TokenizedRows = self.eval_dataset  # type: ignore[assignment]
-        with self.accelerator.autocast():  # accelerate wrapped only the model's forward, not the encoder's
-            budget = self.options.eval_max_tokens
-            logits = score_token_ids(self.encoder, rows.input_ids, budget, "eval_max_tokens")
-        metrics = compute_metrics(self.task.metrics, logits, rows.labels.numpy())
+        logits = self._score_validation()
+        metrics = compute_metrics(self.task.metrics, logits, rows.labels.numpy(), **rows.together())
         named = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
+        self._scores_by_step[self.state.global_step] = logits
         self.log(dict(named))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, named)
         return named
 
+    def _score_validation(self) -> np.ndarray:
+        rows: TokenizedRows = self.eval_dataset  # type: ignore[assignment]
+        with self.accelerator.autocast():  # accelerate wrapped only the model's forward, not the encoder's
+            budget = self.options.eval_max_tokens
+            return score_token_ids(self.encoder, rows.input_ids, budget, "eval_max_tokens")
+
+    def scores_of_validation(self) -> np.ndarray:
+        """Scores of the validation rows by the weights as they are at the end, float32 `[N, num_labels]`.
+
+        Remembered if they were evaluated in this process, computed otherwise.
+        """
+        best = self.state.best_global_step if self.options.load_best_model_at_end else None
+        scores = self._scores_by_step.get(best or self.state.global_step)
+        return self._score_validation() if scores is None else scores
+
     # ---------------------------------------------------------------------------------------- checkpoints
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """Whether an evaluation is the best so far; then its weights are saved, however rarely others are."""
+        is_best = bool(super()._determine_best_metric(metrics, trial))
+        if is_best and self.options.load_best_model_at_end:
+            self.control.should_save = True
+        return is_best
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Write what training changed. Frozen tensors are the decoder's own and stay out of checkpoints."""
@@ -298,6 +326,10 @@ class EncoderTrainer(Trainer):
             ) from error
 
 
+def _count_lists(lists: Tensor) -> int:
+    return int(lists.max()) + 1
+
+
 @contextlib.contextmanager
 def _refused_options(name: str, value: Any) -> Iterator[None]:
     """Bad values that only their user notices, as errors of the options."""
@@ -316,13 +348,3 @@ def _damaged(error: Exception, where: str) -> CheckpointError:
         where=where,
         fix="delete this checkpoint and resume again",
     )
-
-
-def last_checkpoint(folder: str | Path) -> str | None:
-    """The newest whole checkpoint. One that a kill cut short has no trainer state, which is written last."""
-    whole = []
-    for path in Path(folder).glob("checkpoint-*"):
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            step = json.loads((path / TRAINER_STATE_NAME).read_text(encoding="utf-8"))["global_step"]
-            whole.append((step, os.fspath(path)))
-    return max(whole)[1] if whole else None

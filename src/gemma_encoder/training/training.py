@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,21 +10,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import EarlyStoppingCallback, set_seed
 
 from ..checkpoint import CONFIG_FILE
+from ..decoders import describe_decoder
 from ..encoder import Encoder
 from ..errors import ConfigError, TrainingError, first_line
 from ..evaluation.evaluate import label_order
 from ..evaluation.metrics import check_metrics, higher_is_better, majority_baseline
 from ..scoring import is_out_of_memory
 from ..tasks import TaskData
+from ..tasks.base import CANDIDATE, GROUP
 from .arguments import EncoderTrainingArguments
+from .checkpoint_folder import checkpoint_folder, delete_checkpoints, last_checkpoint, make_folder
 from .collation import TokenizedRows
 from .parameters import add_lora, set_trainable
 from .run_record import hardware, now, peak_memory, resolved_arguments, versions, write_run
-from .trainer import EncoderTrainer, last_checkpoint
+from .trainer import EncoderTrainer
 
 
 @dataclass(frozen=True)
@@ -37,12 +40,14 @@ class TrainResult:
         baseline: The same metrics for always answering with the commonest label (or the mean).
         output_dir: The saved folder.
         run: The content of `run.json`.
+        scores: The saved weights' scores of the validation rows, float32 `[N, num_labels]`.
     """
 
     metrics: dict[str, float]
     baseline: dict[str, float]
     output_dir: Path
     run: dict[str, Any]
+    scores: np.ndarray
 
 
 def train(
@@ -73,7 +78,7 @@ def train(
     task = data.task
     output_dir = Path(str(args.output_dir)).absolute()  # "." has no name to call the checkpoints by
     check_run(encoder, data, args)
-    checkpoints = output_dir.with_name(output_dir.name + ".checkpoints")
+    checkpoints = checkpoint_folder(output_dir)
     found = last_checkpoint(checkpoints)
     if not resume and not overwrite:
         _refuse_earlier_run(output_dir, checkpoints if found else None)
@@ -82,7 +87,9 @@ def train(
             "There is no checkpoint to resume", where=str(checkpoints), fix="train without resume"
         )
     with args.main_process_first(local=False):
-        _prepare_folder(checkpoints, clear=not resume and args.process_index == 0)
+        if not resume and args.process_index == 0:
+            delete_checkpoints(checkpoints)
+        make_folder(checkpoints)
 
     started, begun = time.perf_counter(), now()
     set_seed(args.seed)
@@ -97,6 +104,7 @@ def train(
         "status": "running",
         "started": begun,
         "task": {"name": task.name, "metrics": list(task.metrics), "main_metric": task.main_metric},
+        "decoder": describe_decoder(encoder.config.decoder),
         "encoder": encoder.config.to_dict(),
         "training": resolved_arguments(trainer_args),
         "seed": args.seed,
@@ -116,7 +124,9 @@ def train(
         "hardware": hardware(),
         "resumed_from": found if resume else None,
     }
-    baseline = majority_baseline(validation_rows.labels.numpy(), task.metrics, task.problem_type)
+    baseline = majority_baseline(
+        validation_rows.labels.numpy(), task.metrics, task.problem_type, **validation_rows.together()
+    )
     trainer = EncoderTrainer(encoder, trainer_args, task, train_rows, validation_rows)
     if args.early_stopping_patience is not None:
         trainer.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
@@ -126,9 +136,10 @@ def train(
                 trainer.finish_from(str(found))
             else:
                 trainer.train(resume_from_checkpoint=found if resume else None)
-            scores = _scores_of_best(trainer) or trainer.evaluate()
+            evaluated = _evaluation_of_best(trainer) or trainer.evaluate()
+            scores = trainer.scores_of_validation()
         encoder.eval()
-        metrics = {name: scores[f"eval_{name}"] for name in task.metrics}
+        metrics = {name: evaluated[f"eval_{name}"] for name in task.metrics}
         if trainer.is_world_process_zero():
             encoder.save_pretrained(output_dir, merge_adapter=args.merge_adapter)
         run["status"] = "finished"
@@ -160,9 +171,10 @@ def train(
     if trainer.is_world_process_zero():
         write_run(output_dir, run)
         if not args.keep_checkpoints:
-            shutil.rmtree(checkpoints, ignore_errors=True)
+            with suppress(TrainingError):  # the model is saved; what is left of them harms nobody
+                delete_checkpoints(checkpoints)
     trainer.accelerator.wait_for_everyone()
-    return TrainResult(metrics, baseline, output_dir, run)
+    return TrainResult(metrics, baseline, output_dir, run, scores)
 
 
 def check_run(encoder: Encoder, data: TaskData, args: EncoderTrainingArguments) -> None:
@@ -183,7 +195,19 @@ def check_run(encoder: Encoder, data: TaskData, args: EncoderTrainingArguments) 
             f"The encoder gives {len(task.labels)} numbers, a row of the data has one",
             fix="adapt the decoder with one label for regression",
         )
-    check_metrics(task.metrics, task.problem_type, len(task.labels))
+    columns = data.validation.column_names
+    check_metrics(
+        task.metrics,
+        task.problem_type,
+        len(task.labels),
+        groups=GROUP in columns,
+        candidates=CANDIDATE in columns,
+    )
+    if task.problem_type == "ranking" and not {GROUP} <= {*data.train.column_names} & {*columns}:
+        raise ConfigError(
+            "Ranking learns from lists, and these rows are in none",
+            fix=f"give the rows a column {GROUP!r} with the number of their list",
+        )
     if not len(data.train) or not len(data.validation):
         raise ConfigError("The training or the validation data has no row", fix="give both at least one row")
     if args.fp16 and encoder.stock_backbone.config.model_type.startswith("gemma"):
@@ -195,6 +219,17 @@ def check_run(encoder: Encoder, data: TaskData, args: EncoderTrainingArguments) 
         raise ConfigError(
             f"Full fine-tuning of {encoder.dtype} weights loses small updates",
             fix="load the model in float32 (bf16 autocast is as fast), or use tune lora or head",
+        )
+    if args.tune == "full" and hasattr(encoder.backbone, "peft_config"):
+        raise ConfigError(
+            "The encoder has a LoRA adapter, which full fine-tuning would train beside the weights",
+            fix="use tune=lora to train the adapter on, or save the encoder with the adapter merged first",
+        )
+    if args.dataloader_drop_last and len(data.train) < args.per_device_train_batch_size:
+        raise ConfigError(
+            f"dataloader_drop_last leaves no batch: there are {len(data.train)} training rows, "
+            f"a batch has {args.per_device_train_batch_size}",
+            fix="leave it out, or use smaller batches",
         )
     if output_dir.is_dir() and any(output_dir.iterdir()) and not (output_dir / CONFIG_FILE).is_file():
         raise ConfigError(
@@ -217,20 +252,6 @@ def _refuse_earlier_run(output_dir: Path, checkpoints: Path | None) -> None:
         )
 
 
-def _prepare_folder(checkpoints: Path, *, clear: bool) -> None:
-    """Make the folder of checkpoints, without those of an earlier run if `clear`."""
-    try:
-        if clear and checkpoints.exists():
-            shutil.rmtree(checkpoints)
-        checkpoints.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TrainingError(
-            f"The folder for checkpoints can't be written: {error.strerror or error}",
-            where=str(checkpoints),
-            fix="give an output folder that may be written",
-        ) from error
-
-
 def _trainer_args(
     args: EncoderTrainingArguments, main_metric: str, checkpoints: Path
 ) -> EncoderTrainingArguments:
@@ -251,8 +272,8 @@ def _standardise(encoder: Encoder, targets: torch.Tensor) -> None:
     encoder.head.output_scale = deviation if deviation > 0 else 1.0
 
 
-def _scores_of_best(trainer: EncoderTrainer) -> dict[str, float] | None:
-    """The scores of the weights that were loaded at the end, if they were evaluated before."""
+def _evaluation_of_best(trainer: EncoderTrainer) -> dict[str, float] | None:
+    """The metrics of the weights that were loaded at the end, if they were evaluated before."""
     if not (trainer.options.load_best_model_at_end and trainer.state.best_global_step):
         return None
     judged = (entry for entry in trainer.state.log_history if entry["step"] == trainer.state.best_global_step)

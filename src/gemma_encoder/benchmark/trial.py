@@ -1,0 +1,226 @@
+"""One trial: train, score the task's splits and the diagnostics, leave the record and the scores.
+
+A trial runs in a process of its own (`python -m gemma_encoder.benchmark FOLDER TASK ARM SEED`), so that
+nothing it does to memory or random states reaches another one.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..encoder import Encoder
+from ..errors import DataError
+from ..evaluation.evaluate import texts
+from ..evaluation.metrics import compute_metrics, majority_baseline
+from ..json_files import write_json
+from ..scoring import score_all
+from ..tasks import Split, Task, TaskData, get_task, load_split, load_task
+from ..tasks.base import GROUP
+from ..tasks.files import sample
+from ..training import EncoderTrainingArguments, train
+from ..training.checkpoint_folder import checkpoint_folder, last_checkpoint
+from ..training.run_record import RUN_FILE
+from .arms import established_encoder, main_encoder
+from .plan import Plan, Trial
+from .stock import StockClassifier
+from .submission import FOLDER, write_answers
+
+logger = logging.getLogger(__name__)
+
+RESULT_FILE = "trial.json"
+MODEL = "model"
+
+
+@dataclass(frozen=True)
+class SplitResult:
+    """How a model does on one split.
+
+    Attributes:
+        task: The task, or the diagnostic.
+        split: Name of the split.
+        metrics: The task's metrics.
+        baseline: The same for a predictor that knows no text.
+        rows: Rows judged.
+        note: What makes the rows other than the official split; empty if nothing does.
+        scores: File with scores and labels, beside the record.
+    """
+
+    task: str
+    split: str
+    metrics: dict[str, float]
+    baseline: dict[str, float]
+    rows: int
+    note: str
+    scores: str
+
+
+def run_trial(plan: Plan, trial: Trial, root: Path) -> dict[str, Any]:
+    """Run a trial, or go on with one that was killed, and write its record.
+
+    Args:
+        plan: The benchmark.
+        trial: Which of its trials.
+        root: The benchmark's folder.
+
+    Returns:
+        The content of `trial.json`.
+
+    Raises:
+        GemmaEncoderError: Data, model or options are not as they should be.
+    """
+    started = time.perf_counter()
+    folder = root / trial.folder
+    task = get_task(trial.task)
+    data = load_task(trial.task, plan.data_dir, plan.max_train_rows, trial.seed, plan.data_source)
+    validation = _some(plan, task, _validation(data))
+    data = replace(data, validation=validation.rows, validation_note=validation.note)
+    train_arm = _train_stock if trial.arm == "stock" else _train
+    trained = train_arm(plan, trial, data, root)
+    results = [_judge(trained.scores, task, task.validation_split, _validation(data), folder)]
+    for name, split in _more_splits(plan, task):
+        judged = get_task(name)
+        try:
+            rows = _some(plan, judged, load_split(judged, split, plan.data_dir, source=plan.data_source))
+        except DataError as error:  # hidden labels, or a file that isn't at hand: the rest still counts
+            logger.warning("%s %s is left out: %s", name, split, error)
+            continue
+        results.append(_judge(trained.score(rows), judged, split, rows, folder))
+    if plan.submission and trial.arm == "main":
+        _answer_tests(plan, task, trained.score, folder)
+    record = {
+        "trial": asdict(trial),
+        "suite": plan.suite,
+        "model": plan.encoder_model if trial.arm == "encoder" else plan.model,
+        "warm_start": plan.starts_warm(trial.task),
+        "train_rows": len(data.train),
+        "train_note": data.train_note,
+        "results": [asdict(result) for result in results],
+        "minutes": round((time.perf_counter() - started) / 60, 3),
+        "run": trained.run,
+    }
+    write_json(folder / RESULT_FILE, record)
+    return record
+
+
+def _arguments(plan: Plan, trial: Trial, folder: Path) -> EncoderTrainingArguments:
+    recipe = plan.recipes[trial.task]
+    return EncoderTrainingArguments(
+        output_dir=str(folder / MODEL),
+        seed=trial.seed,
+        learning_rate=recipe["learning_rate"],
+        head_learning_rate=recipe["head_learning_rate"],
+        num_train_epochs=recipe["num_train_epochs"],
+        per_device_train_batch_size=recipe["batch_size"],
+        **plan.training,
+    )
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """What a trial's training gave.
+
+    Attributes:
+        run: The record of the training run.
+        scores: Scores of the validation rows.
+        score: Scores other rows.
+    """
+
+    run: dict[str, Any]
+    scores: np.ndarray
+    score: Callable[[Split], np.ndarray]
+
+
+def _train(plan: Plan, trial: Trial, data: TaskData, root: Path) -> _Trained:
+    """Train `main` or `encoder`; goes on from the last checkpoint, or from the model, of a killed trial."""
+    args = _arguments(plan, trial, root / trial.folder)
+    output = Path(str(args.output_dir))
+
+    def score(split: Split) -> np.ndarray:
+        device = encoder.device.type
+        with torch.autocast(device, torch.bfloat16, enabled=args.bf16):
+            return score_all(encoder, texts(split.rows), max_tokens=args.eval_max_tokens)
+
+    if (output / RUN_FILE).is_file():  # only what comes after training was interrupted
+        encoder = Encoder.from_pretrained(output)
+        run = json.loads((output / RUN_FILE).read_text(encoding="utf-8"))
+        return _Trained(run, score(_validation(data)), score)
+    make = established_encoder if trial.arm == "encoder" else main_encoder
+    encoder = make(plan, data.task, trial.seed)
+    parent = plan.parent(trial)
+    if parent is not None:
+        _start_from(encoder, root / parent.folder / MODEL)
+    resume = last_checkpoint(checkpoint_folder(output)) is not None
+    result = train(encoder, data, args, resume=resume, overwrite=True)
+    return _Trained(result.run, result.scores, score)
+
+
+def _train_stock(plan: Plan, trial: Trial, data: TaskData, root: Path) -> _Trained:
+    classifier = StockClassifier(plan, trial, data, root / trial.folder / MODEL)
+    run = classifier.train()
+    return _Trained(run, classifier.score(_validation(data)), classifier.score)
+
+
+def _start_from(encoder: Encoder, folder: Path) -> None:
+    """Take over the backbone of a trained model; pooler and head stay new."""
+    trained = Encoder.from_pretrained(folder)
+    encoder.stock_backbone.load_state_dict(trained.stock_backbone.state_dict())
+
+
+def _validation(data: TaskData) -> Split:
+    return Split(data.validation, data.validation_source, data.validation_note)
+
+
+def _some(plan: Plan, task: Task, split: Split) -> Split:
+    """The part of a split that the plan judges by: all of it, if the plan says no more."""
+    return sample(split, plan.max_validation_rows, 0, lists=GROUP in split.rows.column_names)
+
+
+def _more_splits(plan: Plan, task: Task) -> list[tuple[str, str]]:
+    splits = [(task.name, split) for split in task.more_splits]
+    return splits + [(name, get_task(name).validation_split) for name in plan.diagnostics(task.name)]
+
+
+def _answer_tests(plan: Plan, task: Task, score: Callable[[Split], np.ndarray], folder: Path) -> None:
+    for name in (task.name, *plan.diagnostics(task.name)):
+        judged = get_task(name)
+        for split in judged.test_splits:
+            try:
+                rows = load_split(judged, split, plan.data_dir, source=plan.data_source, labelled=False)
+            except DataError as error:  # the zip will say which answers it lacks
+                logger.warning("%s %s is not answered: %s", name, split, error)
+                continue
+            write_answers(plan.of_suite, judged, split, rows, score(rows), folder / FOLDER)
+
+
+def _judge(scores: np.ndarray, task: Task, split: str, rows: Split, folder: Path) -> SplitResult:
+    labels, together = np.asarray(rows.rows["label"][:]), rows.together()
+    file = f"scores-{task.name}-{split}.npz"
+    kept = {name: np.asarray(values) for name, values in together.items() if values is not None}
+    columns: dict[str, Any] = {"scores": scores.astype(np.float32), "labels": labels, **kept}
+    np.savez_compressed(folder / file, **columns)
+    return SplitResult(
+        task.name,
+        split,
+        compute_metrics(task.metrics, scores, labels, **together),
+        majority_baseline(labels, task.metrics, task.problem_type, num_labels=len(task.labels), **together),
+        len(labels),
+        rows.note,
+        file,
+    )
+
+
+def remove_model(root: Path, trial: Trial) -> None:
+    """Delete a trial's weights; its record and scores stay."""
+    model = root / trial.folder / MODEL
+    for folder in (model, checkpoint_folder(model)):
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,106 @@
+"""A folder with eight rows of every task, a tiny encoder, and a plan of a benchmark that takes seconds."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from transformers import BertConfig, BertModel
+
+from gemma_encoder.benchmark import Plan
+from gemma_encoder.tasks import TASKS
+from gemma_encoder.testing import tiny_tokenizer
+
+sys.path.append(str(Path(__file__).parents[1] / "tasks"))
+from suite_records import HUB
+
+RECIPE = {
+    "learning_rate": 1e-3,
+    "head_learning_rate": 1e-2,
+    "num_train_epochs": 1,
+    "batch_size": 4,
+    "max_length": 200,
+    "dropout": {"attention": 0.0, "feed_forward": 0.1, "embedding": 0.0, "head": 0.1},
+}
+
+
+def eight_rows(name: str) -> list[dict]:
+    """The task's record eight times, with other labels and places by turns."""
+    task, rows = TASKS[name], []
+    for number in range(8):
+        row = {**HUB[name], "idx": number}
+        if name == "record":
+            row |= {
+                "answers": row["entities"][number % 2 : number % 2 + 1],
+                "idx": {"passage": number, "query": 0},
+            }
+        elif name == "multirc":
+            row |= {"label": number % 2, "idx": {"paragraph": 0, "question": number // 3, "answer": number}}
+        elif name == "stsb":
+            row["label"] = number / 2
+        else:
+            row["label"] = number % max(2, len(task.labels))
+        rows.append(row)
+    return rows
+
+
+@pytest.fixture(scope="session")
+def suite_data(tmp_path_factory) -> Path:
+    """Every task's splits as parts that are not the official ones; AX has no labels, as on the hub."""
+    root = tmp_path_factory.mktemp("suites")
+    for name, task in TASKS.items():
+        folder = root / ("superglue" if "super" in task.hub[0] else "glue") / task.hub[1]
+        folder.mkdir(parents=True)
+        splits = {task.train_split, task.validation_split, *task.more_splits, *task.test_splits}
+        for split in splits:
+            rows = eight_rows(name)
+            if name == "ax" or split not in (task.train_split, task.validation_split, *task.more_splits):
+                rows = [{**row, "label": -1} for row in rows]
+            text = "".join(json.dumps(row) + "\n" for row in rows)
+            (folder / f"{split}_sample.jsonl").write_text(text)
+    return root
+
+
+@pytest.fixture(scope="session")
+def bert_folder(tmp_path_factory) -> Path:
+    """A BERT of two layers with random weights."""
+    folder = tmp_path_factory.mktemp("encoders") / "bert"
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_special_tokens({"cls_token": "<bos>", "sep_token": "<eos>"})
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=256,
+    )
+    BertModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def plan_of(suite_data, decoder_folder, bert_folder):
+    """A plan with tiny models."""
+
+    def make(suite: str, **options) -> Plan:
+        tasks = tuple(name for name, task in TASKS.items() if task.hub[0].endswith(("/glue", "/super_glue")))
+        defaults = {
+            "model": str(decoder_folder),
+            "arms": ("main",),
+            "tasks": tuple(
+                name for name in tasks if ("super" in TASKS[name].hub[0]) == (suite == "superglue")
+            ),
+            "seeds": 1,
+            "encoder_model": str(bert_folder),
+            "encoder": {"head": {"width": 8}},
+            "recipes": dict.fromkeys(TASKS, RECIPE),
+            "training": {"use_cpu": True, "bf16": False},
+            "data_dir": str(suite_data),
+        }
+        return Plan(suite=suite, **(defaults | options))
+
+    return make

@@ -1,0 +1,110 @@
+"""`benchmark` and `report`: options to a plan, a smoke run to a report, what is refused."""
+
+from __future__ import annotations
+
+import json
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from gemma_encoder.benchmark import Plan, Trial
+from gemma_encoder.benchmark.runner import Progress
+from gemma_encoder.cli.benchmark import _live_table, make_plan
+from gemma_encoder.cli.options import BenchmarkOptions, EncoderOptions, RecipeOptions
+from gemma_encoder.tasks import TASKS
+from gemma_encoder.training import recipe_for
+
+FAST = ["--head.width", 8, "--bf16", "false", "--max_length", 64]
+
+
+def plan_of(*, recipe: dict | None = None, encoder: dict | None = None, **options) -> Plan:
+    return make_plan(
+        BenchmarkOptions(**{"suite": "glue", "model": "m", **options}),
+        RecipeOptions(**(recipe or {})),
+        EncoderOptions(**(encoder or {})),
+    )
+
+
+def test_every_task_has_the_recipe_of_train_unless_told_otherwise():
+    plan = plan_of()
+    assert plan.arms == ("main",) and plan.seeds == 3 and plan.encoder_model is None
+    for task in plan.tasks:
+        assert plan.recipes[task]["learning_rate"] == recipe_for(task).learning_rate
+        assert plan.recipes[task]["num_train_epochs"] == recipe_for(task).num_train_epochs
+    changed = {"learning_rate": 1e-4, "num_train_epochs": 1.0, "args": {"tune": "lora"}}
+    plan = plan_of(recipe=changed, encoder={"max_length": 9, "dropout": 0.3, "attention": "causal"})
+    assert {plan.recipes[task]["learning_rate"] for task in plan.tasks} == {1e-4}
+    assert plan.recipes["rte"]["dropout"]["attention"] == 0.3 and plan.recipes["rte"]["max_length"] == 9
+    assert plan.training["tune"] == "lora" and plan.encoder["attention"] == "causal"
+
+
+def test_every_trained_task_has_a_recipe_with_its_cost():
+    assert {name for name in TASKS if recipe_for(name).tokens} == {
+        name for name, task in TASKS.items() if task.trained_on is None
+    }
+
+
+def test_a_smoke_run_of_the_bundled_tasks_and_its_report(run, decoder_folder, tmp_path):
+    folder = tmp_path / "out"
+    command = ["benchmark", "glue", "--model", decoder_folder, "--smoke", "--output", folder, *FAST]
+    status, printed, err = run(*command)
+    assert status == 0, err
+    assert "1/2 sst2, main, seed 0: sst2 accuracy 0." in err and "a first look, no result" in printed
+    results = json.loads((folder / "results.json").read_text())
+    assert [task["task"] for task in results["tasks"]] == ["sst2", "wnli"]
+    assert {task["train_rows"] for task in results["tasks"]} == {32}
+    assert {task["rows"] for task in results["tasks"]} == {64}
+    before = (folder / "results.md").read_text()
+    status, _, err = run(*command)
+    assert status == 0 and "2 trials done before" in err, "nothing is run again"
+    (folder / "results.md").unlink()
+    assert run("report", folder)[0] == 0
+    assert (folder / "results.md").read_text() == before
+
+
+def test_a_dry_run_says_what_it_costs(run, tmp_path):
+    command = ["benchmark", "superglue", "--model", "gemma-3-270m", "--output", tmp_path / "out"]
+    status, printed, _ = run(*command, "--baselines", "--max_train_rows", 100, "--dry_run")
+    assert status == 0 and not (tmp_path / "out").exists()
+    assert "diagnostics       axb, axg" in printed and "main, stock, encoder" in printed
+    (cb,) = (line.split() for line in printed.splitlines() if line.split()[:1] == ["cb"])
+    assert cb == ["cb", "9", "250", "100", "20", "2e-05", f"{100 * 88 * 20 / 1e6:.2f}"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["benchmark", "blue", "--model", "m"], "there is no suite 'blue'"),
+        (["benchmark", "glue"], "Required, but not given: --model"),
+        (["benchmark", "glue", "--model", "m", "--tasks", "boolq"], "'boolq' is no task of GLUE"),
+        (["benchmark", "glue", "--model", "m", "--template", "{text}"], "--template"),
+        (["benchmark", "glue", "--model", "m", "--args.seed", "1"], "--args.seed is set by the benchmark"),
+        (["benchmark", "glue", "--model", "m", "--args.colour", "1"], "no training option 'colour'"),
+        (["benchmark", "glue", "--model", "m", "--args.adam_beta1", "x"], "adam_beta1 is 'x'"),
+        (["benchmark", "superglue", "--model", "m", "--smoke"], "No task of SuperGLUE is bundled"),
+        (["benchmark", "glue", "--model", "m", "--dropout", "2"], "dropout.attention is 2"),
+        (["report", "nowhere"], "There is no folder nowhere"),
+        (["report"], "Required, but not given: --folder"),
+    ],
+)
+def test_what_can_not_work_is_one_line(refused, words, says):
+    assert says in refused(*words)
+
+
+def test_an_encoder_is_no_decoder_and_a_folder_without_a_plan_no_benchmark(refused, encoder_folder, tmp_path):
+    assert "is an encoder already" in refused("benchmark", "glue", "--model", encoder_folder)
+    assert "plan.json is missing" in refused("report", tmp_path)
+
+
+def test_the_live_table_shows_what_ended_runs_and_waits():
+    plan = plan_of(tasks=["cola", "rte"], seeds=2)
+    trials = plan.trials()
+    done = {trials[0]: {"results": [{"metrics": {"matthews": 0.5}}]}}
+    progress = Progress(done, {trials[1]: 0.0}, {trials[2]: "broken"}, [trials[3]])
+    text = StringIO()
+    Console(file=text, width=100).print(_live_table(plan, progress))
+    assert "2 of 4 trials" in text.getvalue()
+    cola, rte = (line for line in text.getvalue().splitlines() if "cola" in line or "rte" in line)
+    assert "50.0" in cola and "failed" in cola and "min" in rte and "-" in rte
+    assert trials[1] == Trial("rte", "main", 0)

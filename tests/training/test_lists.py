@@ -1,0 +1,130 @@
+"""Ranking: candidates of a list compete, batches count lists, and how they are cut changes nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from sentence_transformers import CrossEncoder
+from test_optimisation import PLAIN_SGD
+from test_resume import Killed, stop_at
+from toy_training import arguments, difference, encoder_of, weights
+
+from gemma_encoder.encoder import Encoder, EncoderConfig
+from gemma_encoder.errors import ConfigError
+from gemma_encoder.scoring import score_all
+from gemma_encoder.tasks import Split, Task, TaskData
+from gemma_encoder.tasks.files import sample
+from gemma_encoder.training import train
+from gemma_encoder.training.collation import Collator, TokenizedLists, TokenizedRows
+
+CHOICES = Task("choices", ("text",), "label", "ranking", ("score",), ("accuracy",))
+BAD = ["bad", "not", "the river is", "a bank"]
+
+
+def lists_of(count: int, offset: int = 0) -> Dataset:
+    """Lists of two to four candidates of different lengths, neighbours torn apart; the good film is right."""
+    rows = []
+    for number in range(offset, offset + count):
+        for place in range(2 + number % 3):
+            right = place == number % 2
+            text = f"{'good' if right else BAD[place]} film {'very ' * (number % 4)}"
+            rows.append({"text": text, "label": float(right), "group": number - offset, "row": number + 1})
+    rows = rows[::2] + rows[1::2]
+    return Dataset.from_list(rows)
+
+
+def data_of(lists: int = 24) -> TaskData:
+    return TaskData(CHOICES, lists_of(lists), lists_of(9, 100))
+
+
+def test_it_learns_which_candidate_is_right(tmp_path):
+    result = train(encoder_of(CHOICES), data_of(), arguments(tmp_path, num_train_epochs=6))
+    assert result.metrics["accuracy"] == 1.0 and result.baseline["accuracy"] < 0.7
+    texts = ["good film", "bad film"]
+    ours = score_all(Encoder.from_pretrained(tmp_path / "model"), texts)
+    assert ours[0] > ours[1]
+    served = CrossEncoder(str(tmp_path / "model"))
+    np.testing.assert_allclose([served.predict(text) for text in texts], ours[:, 0], atol=1e-4)
+
+
+def written_out(steps: int) -> dict[str, torch.Tensor]:
+    """Gradient descent on the mean over lists of the cross-entropy of the right candidate, list by list."""
+    encoder = encoder_of(CHOICES, layout="padded")
+    encoder.train()
+    encoder.stock_backbone.get_input_embeddings().requires_grad_(False)
+    rows = data_of().train
+    trained = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
+    for _ in range(steps):
+        losses = []
+        for group in range(24):
+            members = [row for row in rows if row["group"] == group]
+            batch = encoder.collate(encoder.tokenize([row["text"] for row in members]).input_ids)
+            right = torch.tensor([row["label"] for row in members]).argmax()
+            losses.append(torch.nn.functional.cross_entropy(encoder(**batch).logits[:, 0], right))
+        gradients = torch.autograd.grad(torch.stack(losses).mean(), trained)
+        with torch.no_grad():
+            for parameter, gradient in zip(trained, gradients, strict=True):
+                parameter -= 0.05 * gradient
+    return weights(encoder)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"per_device_train_batch_size": 24},
+        {"per_device_train_batch_size": 24, "max_tokens": 30},
+        {"per_device_train_batch_size": 24, "max_tokens": 1},  # every list has a pass of its own
+        {"per_device_train_batch_size": 10, "gradient_accumulation_steps": 3, "max_tokens": 30},
+    ],
+)
+def test_a_step_is_one_of_gradient_descent_on_the_mean_over_lists(tmp_path, options):
+    encoder = encoder_of(CHOICES)
+    result = train(encoder, data_of(), arguments(tmp_path, **PLAIN_SGD, **options))
+    assert result.run["steps"] == 3  # the batch size counts lists, not their 71 rows
+    torch.testing.assert_close(weights(encoder), written_out(3), rtol=1e-4, atol=1e-6)
+
+
+def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path, monkeypatch):
+    options = {"num_train_epochs": 3, "save_strategy": "steps", "eval_strategy": "steps"}
+    options |= {"save_steps": 2, "eval_steps": 2}
+    whole = encoder_of(CHOICES)
+    train(whole, data_of(), arguments(tmp_path / "whole", **options))
+    with monkeypatch.context() as patch:
+        stop_at(patch, 5)
+        with pytest.raises(Killed):
+            train(encoder_of(CHOICES), data_of(), arguments(tmp_path / "cut", **options))
+    resumed = encoder_of(CHOICES)
+    train(resumed, data_of(), arguments(tmp_path / "cut", **options), resume=True)
+    assert difference(weights(whole), weights(resumed)) == 0.0
+
+
+def test_a_batch_says_which_item_each_row_is_of():
+    lists = TokenizedLists(TokenizedRows(encoder_of(CHOICES), lists_of(3)))
+    batch = Collator(0)([lists[2], lists[0]])
+    assert batch["lists"].tolist() == [0, 0, 0, 0, 1, 1] and batch["rows"].tolist() == [3, 3, 3, 3, 1, 1]
+    rows = TokenizedRows(encoder_of(CHOICES), lists_of(3))
+    assert Collator(0)([rows[0], rows[1]])["lists"].tolist() == [0, 1]
+
+
+def test_whole_lists_are_drawn():
+    drawn = sample(Split(lists_of(24), "memory"), 5, seed=0, lists=True)
+    assert drawn.note == "5 of 24 lists drawn with seed 0"
+    counts = {group: 2 + group % 3 for group in drawn.rows["group"]}
+    assert len(counts) == 5 and drawn.rows.num_rows == sum(counts.values())
+
+
+def test_rows_in_no_list_are_refused(tmp_path):
+    data = data_of()
+    data = TaskData(CHOICES, data.train.remove_columns("group"), data.validation)
+    with pytest.raises(ConfigError, match="these rows are in none.*column 'group'"):
+        train(encoder_of(CHOICES), data, arguments(tmp_path))
+
+
+def test_a_ranking_encoder_has_one_score_and_its_loss_wants_lists():
+    with pytest.raises(ConfigError, match="ranking has a single score"):
+        EncoderConfig(problem_type="ranking", labels=("a", "b"))
+    encoder = encoder_of(CHOICES)
+    with pytest.raises(ConfigError, match="which list each row belongs to"):
+        encoder.loss(torch.zeros(2, 1), torch.tensor([1.0, 0.0]))
