@@ -185,6 +185,95 @@ def test_no_permission_is_said_before_the_work(refused, decoder_folder, tmp_path
     )
 
 
+def _read_only(path):
+    path.write_text("precious")
+    path.chmod(0o400)
+
+
+@pytest.mark.parametrize(
+    ("break_it", "below", "message"),
+    [
+        (lambda path: path.symlink_to(path), "", "leads to itself"),
+        (lambda path: path.symlink_to(path), "more/out.jsonl", "leads to itself"),
+        (lambda path: path.write_text("x"), "out.jsonl", "is a file, not a folder"),
+        (lambda path: path.write_text("x"), "more/out.jsonl", "is a file, not a folder"),
+        (lambda path: path.mkdir(), "", "A folder is there, not a file"),
+        (lambda path: (path / "x").mkdir(parents=True), "", "A folder is there, not a file"),
+        pytest.param(
+            _read_only, "", "No permission", marks=pytest.mark.skipif(os.geteuid() == 0, reason="root may")
+        ),
+    ],
+)
+@pytest.mark.parametrize("dry_run", [[], ["--dry_run"]])
+def test_where_no_file_can_be_written_is_said_before_the_work(
+    refused, encoder_folder, labelled, tmp_path, monkeypatch, break_it, below, message, dry_run
+):
+    def forward(*_, **__):
+        raise AssertionError("worked before looking")
+
+    monkeypatch.setattr(Encoder, "forward", forward)
+    path = tmp_path / "there.jsonl"
+    break_it(path)
+    out = path / below
+    model = ["--model", encoder_folder, "--overwrite", *dry_run]
+    for command in (
+        ["evaluate", *model, "--file", labelled, "--json_out", out],
+        ["predict", *model, "--input", labelled, "--output", out],
+    ):
+        line = refused(*command)
+        assert message in line and str(path) in line
+
+
+@pytest.mark.parametrize(
+    ("break_it", "below", "message"),
+    [
+        (lambda path: path.symlink_to(path.parent / "gone"), "", "leads nowhere"),
+        (lambda path: path.symlink_to(path.parent / "gone"), "out", "leads nowhere"),
+        (lambda path: path.symlink_to(path), "", "leads to itself"),
+        (lambda path: path.write_text("x"), "", "A file is there, not a folder"),
+        (lambda path: path.write_text("x"), "more/out", "is a file, not a folder"),
+        pytest.param(
+            lambda path: path.mkdir(0o500),
+            "",
+            "No permission",
+            marks=pytest.mark.skipif(os.geteuid() == 0, reason="root may"),
+        ),
+    ],
+)
+def test_where_no_folder_can_be_written_is_said_before_the_work(
+    refused, decoder_folder, tmp_path, break_it, below, message
+):
+    path = tmp_path / "there"
+    break_it(path)
+    line = refused(
+        "adapt",
+        "--model",
+        decoder_folder,
+        "--output",
+        path / below,
+        "--labels",
+        "a,b",
+        "--overwrite",
+        "--dry_run",
+    )
+    assert message in line and str(path) in line
+
+
+@pytest.mark.parametrize("below", ["", "out.json"])
+def test_a_result_is_written_through_a_link_that_leads_nowhere_yet(
+    run, encoder_folder, labelled, tmp_path, below
+):
+    (tmp_path / "link").symlink_to(tmp_path / "later" / "target")
+    out = tmp_path / "link" / below
+    assert run("evaluate", "--model", encoder_folder, "--file", labelled, "--json_out", out)[0] == 0
+    assert json.loads((tmp_path / "later" / "target" / below).read_text())["rows"] == len(ROWS)
+
+
+def test_devices_can_be_written_to(run, encoder_folder):
+    command = ["predict", "--model", encoder_folder, "--text", "a", "--output", "/dev/null"]
+    assert run(*command, "--output_format", "csv")[0] == 0
+
+
 def test_a_file_where_a_folder_should_be(refused, decoder_folder, tmp_path):
     (tmp_path / "file").write_text("x")
     line = refused(

@@ -6,7 +6,8 @@ import argparse
 import json
 import subprocess
 import sys
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields
+from typing import get_args, get_origin, get_type_hints
 
 import pytest
 
@@ -54,11 +55,46 @@ def test_lists_by_commas_brackets_or_repetition(spelling):
     assert adapt_options(*spelling)[0].labels == ["a", "b"]
 
 
-def test_a_list_on_the_command_line_replaces_that_of_a_file(tmp_path):
+# What YAML would take for nothing, for numbers, truths, lists or mappings, or couldn't read.
+NOT_YAML = [
+    "#",
+    "# x",
+    "null",
+    "~",
+    "1",
+    "yes",
+    ":",
+    "k: v",
+    "[a]",
+    "{text}",
+    "|",
+    ",",
+    " ",
+    '"x"',
+    "\x7f",
+]
+NOT_YAML += ["\U0001f600", "\ufeff", "\u2028", "\t", "é", "a\nb"]
+
+
+@pytest.mark.parametrize("text", NOT_YAML)
+def test_texts_are_taken_to_the_letter(text, tmp_path, run):
+    arguments = ["--model", "m", "--label_separator", text, "--label_column", text, f"--json_out={text}"]
+    options, compute = parse("gemma-encoder evaluate", "", OPTIONS["evaluate"], arguments)
+    assert (options.label_separator, options.label_column, options.json_out) == (text, text, text)
+    status, printed, _ = run("evaluate", *arguments, "--print_config")
+    assert status == 0
     file = tmp_path / "options.yaml"
-    file.write_text("labels: [a, b]\n")
-    assert adapt_options("--config", str(file))[0].labels == ["a", "b"]
-    assert adapt_options("--config", str(file), "--labels", "c", "--labels", "d,e")[0].labels == list("cde")
+    file.write_text(printed, encoding="utf-8")
+    again = parse("gemma-encoder evaluate", "", OPTIONS["evaluate"], ["--config", str(file)])
+    assert again == (options, compute)
+    file.write_text(json.dumps({"model": "m", "label_separator": text}, ensure_ascii=text != "\U0001f600"))
+    options, _ = parse("gemma-encoder evaluate", "", OPTIONS["evaluate"], ["--config", str(file)])
+    assert options.label_separator == text
+
+
+@pytest.mark.parametrize("labels", [["yes", "no"], ["1", "2"], ["null", "#"], ["\U0001f600", "1e5"]])
+def test_list_items_are_taken_to_the_letter(labels):
+    assert adapt_options("--labels", ",".join(labels))[0].labels == labels
 
 
 @pytest.mark.parametrize("text", ["#", "~", "null", "1", "1e5", ":", "[x]", "'q'", "- x", "a: b", "&a", ""])
@@ -76,16 +112,8 @@ def test_a_null_in_a_yaml_file_is_nothing(tmp_path):
     assert (options.text_pair_column, options.label_separator) == (None, None)
 
 
-def test_short_names_are_for_the_command_line_and_a_file_is_told_the_full_one(refused, tmp_path):
-    file = tmp_path / "options.yaml"
-    file.write_text("epochs: 3\n")
-    assert "There is no option epochs; did you mean num_train_epochs?" in refused(
-        "train", "--model", "m", "--output", "o", "--config", file
-    )
-
-
 def test_free_texts_are_taken_to_the_letter():
-    texts = ["a, b", "[1] x", "- x", "null", 'say "no"', "--text", "k: v", "1"]
+    texts = ["a, b", "[1] x", "- x", "null", 'say "no"', "--text", "k: v", "1", "1e5", "#x", "\U0001f600"]
     words = [word for text in texts for word in ("--text", text)]
     options, _ = parse("gemma-encoder predict", "", OPTIONS["predict"], ["--model", "m", *words])
     assert options.text == texts
@@ -99,8 +127,30 @@ def test_flags_need_no_value_and_dashes_are_underscores():
 
 
 def test_dropout_is_one_rate_or_a_rate_each():
-    assert adapt_options("--dropout", "0.2")[1].dropout == 0.2
+    assert adapt_options()[1].dropout is None
+    assert adapt_options("--dropout", "0.2")[1].dropout == DropoutOptions(0.2, 0.2, 0.2, 0.2)
+    assert adapt_options("--dropout=0")[1].dropout == DropoutOptions()
     assert adapt_options("--dropout.head", "0.3")[1].dropout == DropoutOptions(head=0.3)
+    assert adapt_options("--dropout", "0.1")[1].given == {"dropout"}
+
+
+@pytest.mark.parametrize(
+    ("file_says", "arguments", "rates"),
+    [
+        ("0.1", [], (0.1, 0.1, 0.1, 0.1)),
+        ("0.1", ["--dropout.head", "0.2"], (0.1, 0.1, 0.1, 0.2)),
+        ("1e-1", ["--dropout.head", "0.2"], (0.1, 0.1, 0.1, 0.2)),
+        ("{head: 0.3}", ["--dropout.embedding", "0.2"], (0.0, 0.0, 0.2, 0.3)),
+        ("{head: 0.3}", ["--dropout", "0.2"], (0.2, 0.2, 0.2, 0.2)),
+        ("null", ["--dropout", "0.2", "--dropout.head", "0"], (0.2, 0.2, 0.2, 0.0)),
+        ("0.1", ["--dropout", "null"], None),
+    ],
+)
+def test_a_rate_for_one_place_leaves_the_others_as_they_are(tmp_path, file_says, arguments, rates):
+    file = tmp_path / "adapt.yaml"
+    file.write_text(f"dropout: {file_says}\n")
+    dropout = adapt_options("--config", str(file), *arguments)[1].dropout
+    assert dropout == (None if rates is None else DropoutOptions(*rates))
 
 
 def test_yaml_file_with_overrides_and_print_config_round_trip(tmp_path, run):
@@ -115,20 +165,70 @@ def test_yaml_file_with_overrides_and_print_config_round_trip(tmp_path, run):
     assert parse("gemma-encoder adapt", "", OPTIONS["adapt"], ["--config", str(file)]) == (options, encoder)
 
 
+@pytest.mark.parametrize("written", [["--labels", "c,d"], ["--labels=c", "--labels=d"]])
+@pytest.mark.parametrize("file_says", ["[a, b]", "[a]", "a, b"])
+def test_a_list_on_the_command_line_replaces_that_of_the_file(tmp_path, written, file_says):
+    file = tmp_path / "adapt.yaml"
+    file.write_text(f"model: m\noutput: o\nlabels: {file_says}\n")
+    config = ["--config", str(file)]
+    from_file = [item.strip() for item in file_says.strip("[]").split(",")]
+
+    def labels(*arguments):
+        return parse("gemma-encoder adapt", "", OPTIONS["adapt"], arguments)[0].labels
+
+    assert labels(*config) == from_file
+    assert labels(*config, *written) == ["c", "d"]
+    assert labels(*written, *config) == from_file  # what stands behind wins
+    assert labels("--labels", "x", *config, *written) == ["c", "d"]
+
+
+def test_every_list_option_replaces_that_of_the_file(tmp_path):
+    lists = {
+        (verb, name)
+        for verb, kinds in OPTIONS.items()
+        for kind in kinds
+        for name, hint in get_type_hints(kind).items()
+        if list in (get_origin(part) for part in (hint, *get_args(hint)))
+    }
+    assert {("train", "metrics"), ("predict", "keep"), ("predict", "text")} < lists
+    for verb, name in lists:
+        file = tmp_path / "options.yaml"
+        file.write_text(f"{name}: [from, file]\n")
+        required = [
+            f"--{field.name}=x"
+            for field in fields(OPTIONS[verb][0])
+            if field.default is MISSING and field.default_factory is MISSING
+        ]
+        arguments = [*required, "--config", str(file), f"--{name}", "one", f"--{name}", "two"]
+        assert getattr(parse("p", "", OPTIONS[verb], arguments)[0], name) == ["one", "two"]
+
+
+def test_yaml_files_take_the_names_that_the_command_line_takes(tmp_path):
+    file = tmp_path / "train.yaml"
+    file.write_text("model: m\noutput: o\nepochs: 3\nbatch-size: 4\nmax-length: 9\n")
+    _, training, encoder = parse("p", "", OPTIONS["train"], ["--config", str(file), "--batch-size", "5"])
+    assert (training.num_train_epochs, training.per_device_train_batch_size) == (3, 5)
+    assert encoder.max_length == 9
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["foo"], "There is no verb 'foo'"),
         (["predct"], "did you mean predict?"),
         (["adapt"], "Required, but not given: --model, --output"),
+        (["train", *BASE, "sst2"], "The word 'sst2' belongs to no option"),
+        (["train", "./data/x.csv", *BASE], "'./data/x.csv' belongs to no option"),
+        (["predict", "--model", "m", "--text", "a", "funny", "film"], "'funny' belongs to no option"),
         (["adapt", *BASE, "--modle", "x"], "There is no option modle; did you mean model?"),
-        (["adapt", *BASE, "sst2"], "The word 'sst2' belongs to no option"),
         (["adapt", *BASE, "--pooling.kind", "x"], "--pooling.kind is 'x', expected one of 'mean', 'first_k'"),
         (["adapt", *BASE, "--max_length", "x"], "--max_length is 'x', expected int"),
         (["adapt", *BASE, "--dropout", "x"], "--dropout is 'x', expected float"),
+        (["adapt", *BASE, "--dropout"], "--dropout is '', expected float"),
         (["adapt", *BASE, "--config", "no.yaml"], "--config: there is no file"),
         (["adapt", "--model"], "expected one argument"),
         (["adapt", *BASE, "--labels"], "--labels needs a value"),
+        (["predict", "--model", "m", "--keep", "--overwrite"], "--keep needs a value"),
     ],
 )
 def test_a_wrong_command_line_is_one_line_and_status_2(refused, arguments, message):
@@ -138,9 +238,12 @@ def test_a_wrong_command_line_is_one_line_and_status_2(refused, arguments, messa
 def test_what_yaml_reads_as_no_string_is_to_be_quoted(refused, tmp_path):
     file = tmp_path / "options.yaml"
     file.write_text("labels: [yes, no]\n")
-    assert "--labels is 'True', expected str (in a YAML file: in quotes)" in refused(
-        "adapt", *BASE, "--config", str(file)
-    )
+    expected = "expected text (in a YAML file: in quotes)"
+    assert f"--labels is True, {expected}" in refused("adapt", *BASE, "--config", file)
+    file.write_text("template: 1\n")
+    assert f"--template is 1, {expected}" in refused("adapt", *BASE, "--config", file)
+    file.write_text("labels: {a: b}\n")
+    assert "--labels is {'a': 'b'}, expected a list" in refused("adapt", *BASE, "--config", file)
 
 
 def test_a_yaml_file_with_an_unknown_or_broken_line_is_refused(refused, tmp_path):
@@ -149,6 +252,10 @@ def test_a_yaml_file_with_an_unknown_or_broken_line_is_refused(refused, tmp_path
     assert "modle" in refused("adapt", "--config", file)
     file.write_text("model: [m\n")
     assert "no readable YAML" in refused("adapt", "--config", file)
+    file.write_text("model\n")
+    assert "has no `option: value` lines" in refused("adapt", "--config", file)
+    file.write_bytes(b"model: \xff\n")
+    assert "not UTF-8" in refused("adapt", "--config", file)
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["--version"], *([verb, "--help"] for verb in VERBS)])

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -281,31 +282,25 @@ def test_rows_before_a_bad_one_are_written_and_skipping_goes_on(run, encoder_fol
     assert [record["row"] for record in read_jsonl(out)] == [1, 2, 3, 4, 6]
 
 
-@pytest.mark.parametrize("rows", ["{broken\n[1]\n", '{"text": ["a"]}\n{"text": ["b"]}\n'])
-def test_an_input_of_bad_rows_only_is_one_line(refused, encoder_folder, tmp_path, rows):
-    (tmp_path / "in.jsonl").write_text(rows)
-    out = tmp_path / "out.jsonl"
-    command = ["predict", "--model", encoder_folder, "--input", tmp_path / "in.jsonl", "--output", out]
-    line = refused(*command, "--skip_bad_rows")
-    assert "there are no rows; 2 bad rows were skipped, first: " in line and "in.jsonl, line 1" in line
-    assert not out.exists()
-
-
-def run_in_ascii(*words):
-    """A process of its own, whose terminal knows ASCII only."""
-    command = [sys.executable, "-m", "gemma_encoder", *map(str, words)]
-    done = subprocess.run(command, env=os.environ | {"PYTHONIOENCODING": "ascii"}, capture_output=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.decode("utf-8")
-
-
-def test_records_are_utf_8_and_tables_legible_whatever_the_terminal_is(adapt, tmp_path):
-    folder = adapt("--labels", "schön,häßlich")
-    (tmp_path / "in.csv").write_text("id,text\nä,good\n", encoding="utf-8")
-    command = ["predict", "--model", folder, "--input", tmp_path / "in.csv"]
-    record = json.loads(run_in_ascii(*command, "--keep", "id"))
-    assert record["id"] == "ä" and set(record["probabilities"]) == {"schön", "häßlich"}
-    assert "sch\\xf6n" in run_in_ascii(*command, "--dry_run")
+@pytest.mark.parametrize("output", ["out.jsonl", "out.csv", "-"])
+@pytest.mark.parametrize("content", ['{"text": ["a"]}\n{"text": {}}\n', "{broken\n[]\n"])
+@pytest.mark.parametrize("dry_run", [[], ["--dry_run"]])
+def test_nothing_but_bad_rows_is_an_error_that_counts_them_and_touches_no_output(
+    refused, encoder_folder, tmp_path, monkeypatch, output, content, dry_run
+):
+    path, out = tmp_path / "in.jsonl", output if output == "-" else tmp_path / output
+    path.write_text(content)
+    command = ["predict", "--model", encoder_folder, "--output", out, "--skip_bad_rows", *dry_run]
+    line = refused(*command, "--input", path)
+    assert "2 bad rows" in line and "line 1" in line and path.name in line
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content.encode())))
+    line = refused(*command, "--input", "-", "--input_format", "jsonl")
+    assert "2 bad rows" in line and "standard input, line 1" in line
+    if output != "-":
+        assert not out.exists()
+        out.write_text("precious\n")
+        refused(*command, "--input", path, "--overwrite")
+        assert out.read_text() == "precious\n"
 
 
 def test_a_dry_run_refuses_the_output_that_the_run_would(refused, encoder_folder, lines, tmp_path):
@@ -351,6 +346,55 @@ def test_dry_run_says_the_plan_and_writes_nothing(run, encoder_folder, lines, tm
     encoder = Encoder.from_pretrained(encoder_folder)
     lengths = [len(ids) for ids in encoder.tokenize(TEXTS).input_ids]
     assert f"longest {max(lengths)}" in printed and str(sum(lengths)) in printed and "bad, good" in printed
+
+
+def test_dry_run_of_a_resumed_run_counts_what_is_left(run, encoder_folder, lines, tmp_path):
+    out = tmp_path / "out.csv"
+    command = ["predict", "--model", encoder_folder, "--input", lines, "--output", out, "--buffer_rows", 1]
+    assert run(*command)[0] == 0
+    before = b"".join(out.read_bytes().splitlines(keepends=True)[:4])
+    out.write_bytes(before)
+    status, printed, _ = run(*command, "--resume", "--dry_run")
+    # The last row written is scored again, to see that the model is the same.
+    assert status == 0 and re.search(r"rows +3\n", printed) and out.read_bytes() == before
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+@pytest.mark.parametrize(
+    ("there", "options"),
+    [
+        ("as it was\n", []),
+        ("as it was\n", ["--resume"]),
+        ('{"row": 7}\n', ["--resume"]),
+        ("row\n7\n", ["--resume"]),
+        ("whole", ["--resume"]),
+        ("whole", ["--resume", "--keep", "id,more"]),
+        ("", ["--keep", "idd"]),
+        ("", ["--keep", "prediction"]),
+        ("", ["--keep", "all"]),
+        ("", ["--keep", "id,late"]),
+        ("", ["--output_format", "jsonl", "--keep", "late"]),
+    ],
+)
+def test_dry_run_refuses_what_the_run_would_refuse(run, encoder_folder, tmp_path, suffix, there, options):
+    path, out = tmp_path / "in.jsonl", tmp_path / f"out.{suffix}"
+    rows = [{"text": "a", "id": 1, "more": 2, "prediction": 3}, {"text": "b", "id": 2, "more": 2, "late": 3}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = ["predict", "--model", encoder_folder, "--input", path, "--output", out]
+    if there == "whole":
+        assert run(*command, "--keep", "id")[0] == 0
+    else:
+        out.write_text(there)
+    before = out.read_bytes()
+    planned, _, said = run(*command, *options, "--dry_run")
+    assert out.read_bytes() == before
+    done, _, error = run(*command, *options)
+    assert (planned, said.splitlines()[-1]) == (done, error.splitlines()[-1]) and planned == 2
+
+
+def test_dry_run_refuses_an_output_whose_format_is_unknown(refused, encoder_folder, tmp_path):
+    command = ["predict", "--model", encoder_folder, "--text", "a", "--output", tmp_path / "out.txt"]
+    assert "format of the output" in refused(*command, "--dry_run")
 
 
 @pytest.mark.parametrize(
@@ -403,6 +447,62 @@ def test_a_full_disk_leaves_whole_records_and_a_line(refused, encoder_folder, li
         assert "No space left" in refused(*command)
     assert main([str(word) for word in [*command, "--resume"]]) == 0
     assert [record["row"] for record in read_jsonl(out)] == [1, 2, 3, 4, 5]
+
+
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+@pytest.mark.parametrize("locale", [{"PYTHONIOENCODING": "ascii"}, ASCII])
+def test_records_are_utf8_and_tables_legible_whatever_the_locale(encoder_folder, adapt, tmp_path, locale):
+    labels = ["schön", "\U0001f600"]
+    model, path = adapt("--labels", ",".join(labels)), tmp_path / "in.csv"
+    path.write_text("text,é\nein schöner Film,\U0001f600\n", encoding="utf-8")
+    predict = ["predict", "--model", str(model), "--input", str(path)]
+    commands = [[*predict, "--keep", "all"], ["inspect", "--model", str(model), "--json"]]
+    commands.append([*predict, "--dry_run"])
+    code = "import json, sys; from gemma_encoder.cli.main import main\n"
+    code += "sys.exit(max(main(command) for command in json.loads(sys.argv[1])))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(commands)], env={**os.environ, **locale}, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr
+    record, others = done.stdout.decode().split("\n", 1)
+    record = json.loads(record)
+    assert (record["é"], list(record["probabilities"])) == ("\U0001f600", labels)
+    inspected, rest = json.JSONDecoder().raw_decode(others)
+    assert inspected["labels"] == labels
+    assert "sch\\xf6n, \\U0001f600" in others[rest:]
+
+
+def test_words_are_utf8_whatever_the_locale(run, encoder_folder):
+    word = "schön".encode().decode("ascii", "surrogateescape")  # as Python reads it in the locale C
+    outputs = [run("predict", "--model", encoder_folder, "--text", text)[1] for text in ("schön", word)]
+    assert outputs[0] == outputs[1]
+
+
+def test_a_terminal_gets_escapes_for_what_it_cannot_show(encoder_folder, monkeypatch):
+    class Terminal(io.TextIOWrapper):
+        def isatty(self):
+            return True
+
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", Terminal(shown, encoding="ascii"))
+    assert main(["predict", "--model", str(encoder_folder), "--text", "schön"]) == 0
+    assert b"sch\\xf6n" in shown.getvalue()
+
+
+def test_words_that_are_not_utf8_are_refused(refused, encoder_folder):
+    assert "--text is not UTF-8" in refused("predict", "--model", encoder_folder, "--text", "a\udcff")
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+def test_half_a_surrogate_pair_in_a_kept_column_is_escaped(run, encoder_folder, tmp_path, suffix):
+    path, out = tmp_path / "in.jsonl", tmp_path / f"out.{suffix}"
+    path.write_text(json.dumps({"text": "a", "id": "x\ud83d"}) + "\n")
+    command = ["predict", "--model", encoder_folder, "--input", path, "--keep", "id"]
+    assert run(*command, "--output", out)[0] == 0
+    assert "x\\ud83d" in out.read_text(encoding="utf-8")
+    assert run(*command, "--output_format", suffix)[1] == out.read_text(encoding="utf-8")
 
 
 SLOW = """

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 def run(options: AdaptOptions, encoder_options: EncoderOptions) -> None:
     """Adapt, verify, save, say what was verified."""
-    refuse_existing(options.output, options.overwrite)
     check_writable(options.output, folder=True)
+    refuse_existing(options.output, options.overwrite)
     if is_encoder_folder(options.model):
         raise ConfigError(
             f"{options.model} is an encoder already", fix="give a decoder, or go on with `train`"

@@ -188,21 +188,34 @@ def check_writable(path: str | Path, option: str = "--output", *, folder: bool =
     Raises:
         CheckpointError: It can't; says why.
     """
-    target = Path(path).resolve()  # where a link leads, also one that leads nowhere yet
+    target = Path(os.path.realpath(path))  # where a link leads, also one that leads nowhere yet
     parent = target.parent
-    while not parent.exists():
+    while not os.path.lexists(parent):
         parent = parent.parent
-    if not parent.is_dir():
+    special = target.exists() and not target.is_file() and not target.is_dir()  # such as /dev/null
+    places = [*([target] if target.exists() else []), *([] if special else [parent])]
+    if target.is_symlink() or parent.is_symlink():
+        reason = "A link there leads to itself"
+    elif not parent.is_dir():
         reason = f"{parent} is a file, not a folder"
     elif target.is_dir() and not folder:
         reason = "A folder is there, not a file"
-    elif target.is_file() and folder:
+    elif target.exists() and not target.is_dir() and folder:
         reason = "A file is there, not a folder"
-    elif not os.access(parent, os.W_OK) or (target.exists() and not os.access(target, os.W_OK)):
+    elif folder and _leads_nowhere(Path(path).absolute()):
+        reason = "A link there leads nowhere, and no folder can be put in its place"
+    elif not all(os.access(place, os.W_OK) for place in places):
         reason = "No permission to write there"
     else:
         return
     raise CheckpointError(reason, where=str(path), fix=f"choose another {option}")
+
+
+def _leads_nowhere(path: Path) -> bool:
+    """Whether a path, or a folder above it, is a link to something that isn't there."""
+    while not os.path.lexists(path):
+        path = path.parent
+    return not path.exists()
 
 
 def length_statistics(lengths: Sequence[int]) -> str:

@@ -45,6 +45,8 @@ def run(options: EvaluateOptions, compute: ComputeOptions) -> None:
     from ..tasks.base import CANDIDATE, GROUP
 
     task = _task(options, encoder)
+    output = Path(options.json_out or Path(options.model) / f"evaluation-{task.name}.json")
+    check_writable(output, "--json_out")
     label_order(encoder, task)
     split = _split(options, task)
     columns = split.rows.column_names
@@ -55,7 +57,6 @@ def run(options: EvaluateOptions, compute: ComputeOptions) -> None:
         groups=GROUP in columns,
         candidates=CANDIDATE in columns,
     )
-    output = Path(options.json_out or Path(options.model) / f"evaluation-{task.name}.json")
     if options.dry_run:
         facts = {
             "model": options.model,
@@ -71,11 +72,10 @@ def run(options: EvaluateOptions, compute: ComputeOptions) -> None:
         }
         print_facts("Would evaluate (dry run, nothing written):", facts)
         return
-    check_writable(output, "--json_out")
     result = evaluate(encoder, split, task, max_tokens=compute.max_tokens, metrics=options.metrics)
     _print(result, encoder, options.model)
     decoder = describe_decoder(encoder.config.decoder)
-    write_json(output, {"model": options.model, "decoder": decoder, **result.to_dict()})
+    write_json(output.resolve(), {"model": options.model, "decoder": decoder, **result.to_dict()})
     note(f"written to {output}")
 
 

@@ -14,4 +14,5 @@ def run(options: InspectOptions) -> None:
     from ..inspection import describe, render
 
     description = describe(options.model)
-    print(json.dumps(description, indent=2, ensure_ascii=False) if options.json else render(description))
+    # ASCII: what a terminal can't show is escaped as Python does, which is no JSON.
+    print(json.dumps(description, indent=2) if options.json else render(description))

@@ -194,14 +194,21 @@ def _print_plan(
 ) -> None:
     from .predictions import open_predictions
 
-    with open_predictions(options, encoder.config):  # refuses what the run would refuse
-        pass
+    with open_predictions(options, encoder.config) as predictions:  # opened to read, for --resume
+        rows, _ = _after_written(options, predictions, rows)
+
+        def texts() -> Iterator[Text]:
+            for row in rows:
+                predictions.check_columns(row)
+                yield _text(row)
+
+        plan = text_plan(encoder, texts(), compute.max_tokens)
     pairs = encoder.config.text.is_pair
     facts = {
         "model": options.model,
         "input": options.input or "--text",
         "columns": (options.text_column, options.text_pair_column) if pairs else options.text_column,
-        **text_plan(encoder, (_text(row) for row in rows), compute.max_tokens),
+        **plan,
         "bad rows skipped": report.skipped,
         "labels": encoder.config.labels,
         "output": "standard output" if options.output == "-" else options.output,

@@ -108,13 +108,7 @@ class Predictions:
             DataError: It isn't, by more than rounding.
         """
         ours = self._ours(scored)
-        record = self._record(row, ours)
-        if list(record) != list(self._last):
-            raise DataError(
-                f"The output has the columns {', '.join(self._last)}; now they would be {', '.join(record)}",
-                where=self.name,
-                fix="give the options of the run that is resumed, or use --overwrite",
-            )
+        self._refuse_other_columns(self._record(row, ours))
         for name, value in ours.items():
             if not _agree(value, self._last[name]):
                 raise DataError(
@@ -123,6 +117,38 @@ class Predictions:
                     where=self.name,
                     fix="give the model and options of the run that is resumed, or use --overwrite",
                 )
+
+    def check_columns(self, row: Row) -> None:
+        """See that nothing about a row's columns keeps it from being written, without its scores.
+
+        Raises:
+            DataError: It lacks a column to keep, or has others than the output.
+            ConfigError: A column to keep has the name of one of ours.
+        """
+        scores = np.zeros(len(self.config.labels), np.float32)
+        record = self._record(row, self._ours(Scored(0, scores, truncated=False)))
+        if row.number == self.last_row:
+            self._refuse_other_columns(record)
+        elif self.format == "csv" and row.number > (self.last_row or 0):
+            self._refuse_other_header(record)
+
+    def _refuse_other_columns(self, record: Mapping[str, Any]) -> None:
+        if list(record) != list(self._last):
+            raise DataError(
+                f"The output has the columns {', '.join(self._last)}; now they would be {', '.join(record)}",
+                where=self.name,
+                fix="give the options of the run that is resumed, or use --overwrite",
+            )
+
+    def _refuse_other_header(self, record: Mapping[str, Any]) -> None:
+        if self.header is None:
+            self.header = list(record)
+        if self.header != list(record):
+            raise DataError(
+                f"Row {record['row']} has columns {', '.join(record)}, the output {', '.join(self.header)}",
+                where=self.name,
+                fix="use JSONL output, or the same options as the run that is resumed",
+            )
 
     def _record(self, row: Row, ours: Mapping[str, Any]) -> dict[str, Any]:
         kept = self._kept(row)
@@ -145,7 +171,8 @@ class Predictions:
         """Put what was added into the output."""
         if self._file is None:
             self._file = self._open()
-        self._file.write(self._buffer.getvalue().encode())
+        # A kept column may hold half of a surrogate pair; its escape is JSON too.
+        self._file.write(self._buffer.getvalue().encode(errors="backslashreplace"))
         self._file.flush()
         self.flushed = self.written
         self._buffer = io.StringIO(newline="")
@@ -174,14 +201,8 @@ class Predictions:
     def _write_csv(self, record: dict[str, Any]) -> None:
         writer = csv.writer(self._buffer, lineterminator="\n")
         if self.header is None:
-            self.header = list(record)
-            writer.writerow(self.header)
-        if self.header != list(record):
-            raise DataError(
-                f"Row {record['row']} has columns {', '.join(record)}, the output {', '.join(self.header)}",
-                where=self.name,
-                fix="use JSONL output, or the same options as the run that is resumed",
-            )
+            writer.writerow(record)
+        self._refuse_other_header(record)
         writer.writerow(
             [json.dumps(v, ensure_ascii=False) if isinstance(v, list | dict) else v for v in record.values()]
         )
