@@ -9,7 +9,7 @@ from datasets import Dataset
 from sentence_transformers import CrossEncoder
 from test_optimisation import PLAIN_SGD
 from test_resume import Killed, stop_at
-from toy_training import arguments, difference, encoder_of, weights
+from toy_training import arguments, descend, difference, encoder_of, weights
 
 from gemma_encoder.encoder import Encoder, EncoderConfig
 from gemma_encoder.errors import ConfigError
@@ -17,7 +17,7 @@ from gemma_encoder.scoring import score_all
 from gemma_encoder.tasks import Split, Task, TaskData
 from gemma_encoder.tasks.files import sample
 from gemma_encoder.training import train
-from gemma_encoder.training.collation import Collator, TokenizedLists, TokenizedRows
+from gemma_encoder.training.collation import Collator, TokenizedRows
 
 CHOICES = Task("choices", ("text",), "label", "ranking", ("score",), ("accuracy",))
 BAD = ["bad", "not", "the river is", "a bank"]
@@ -52,22 +52,18 @@ def test_it_learns_which_candidate_is_right(tmp_path):
 def written_out(steps: int) -> dict[str, torch.Tensor]:
     """Gradient descent on the mean over lists of the cross-entropy of the right candidate, list by list."""
     encoder = encoder_of(CHOICES, layout="padded")
-    encoder.train()
-    encoder.stock_backbone.get_input_embeddings().requires_grad_(False)
     rows = data_of().train
-    trained = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
-    for _ in range(steps):
+
+    def mean_loss() -> torch.Tensor:
         losses = []
         for group in range(24):
             members = [row for row in rows if row["group"] == group]
             batch = encoder.collate(encoder.tokenize([row["text"] for row in members]).input_ids)
             right = torch.tensor([row["label"] for row in members]).argmax()
             losses.append(torch.nn.functional.cross_entropy(encoder(**batch).logits[:, 0], right))
-        gradients = torch.autograd.grad(torch.stack(losses).mean(), trained)
-        with torch.no_grad():
-            for parameter, gradient in zip(trained, gradients, strict=True):
-                parameter -= 0.05 * gradient
-    return weights(encoder)
+        return torch.stack(losses).mean()
+
+    return descend(encoder, mean_loss, steps)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +97,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path, monkeypatch):
 
 
 def test_a_batch_says_which_item_each_row_is_of():
-    lists = TokenizedLists(TokenizedRows(encoder_of(CHOICES), lists_of(3)))
+    lists = TokenizedRows(encoder_of(CHOICES), lists_of(3)).in_lists()
     batch = Collator(0)([lists[2], lists[0]])
     assert batch["lists"].tolist() == [0, 0, 0, 0, 1, 1] and batch["rows"].tolist() == [3, 3, 3, 3, 1, 1]
     rows = TokenizedRows(encoder_of(CHOICES), lists_of(3))

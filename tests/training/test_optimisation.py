@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from toy_training import SCORES, arguments, data_of, difference, encoder_of, weights
+from toy_training import SCORES, arguments, data_of, descend, difference, encoder_of, weights
 
 from gemma_encoder.dropout import DropoutConfig
 from gemma_encoder.training import train
@@ -27,18 +27,10 @@ PLAIN_SGD = {
 def written_out(steps: int) -> dict[str, torch.Tensor]:
     """Steps of gradient descent over all rows at once, padded, through stock attention."""
     encoder = encoder_of(layout="padded")
-    encoder.train()
-    encoder.stock_backbone.get_input_embeddings().requires_grad_(False)
     rows = data_of().train
     batch = encoder.collate(encoder.tokenize(rows["text"][:]).input_ids)
     labels = torch.tensor(rows["label"][:])
-    trained = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
-    for _ in range(steps):
-        gradients = torch.autograd.grad(F.cross_entropy(encoder(**batch).logits, labels), trained)
-        with torch.no_grad():
-            for parameter, gradient in zip(trained, gradients, strict=True):
-                parameter -= 0.05 * gradient
-    return weights(encoder)
+    return descend(encoder, lambda: F.cross_entropy(encoder(**batch).logits, labels), steps)
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,19 @@ def fail_to_save(patch) -> None:
     patch.setattr(Encoder, "save_pretrained", full)
 
 
+def descend(encoder: Encoder, mean_loss, steps: int) -> dict[str, torch.Tensor]:
+    """Weights after steps of gradient descent at rate 0.05, written out; token embeddings stay frozen."""
+    encoder.train()
+    encoder.stock_backbone.get_input_embeddings().requires_grad_(False)
+    trained = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
+    for _ in range(steps):
+        gradients = torch.autograd.grad(mean_loss(), trained)
+        with torch.no_grad():
+            for parameter, gradient in zip(trained, gradients, strict=True):
+                parameter -= 0.05 * gradient
+    return weights(encoder)
+
+
 def weights(encoder: Encoder) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
 

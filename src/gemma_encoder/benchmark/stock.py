@@ -8,7 +8,6 @@ of the checkpoint are those of the other arms.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from ..tasks import Split, TaskData
 from ..tasks.base import GROUP
 from ..text import TextConfig, TextTokenizer
 from ..training.checkpoint_folder import checkpoint_folder
+from ..training.collation import Lists
 from ..training.run_record import hardware, peak_memory, versions
 from .plan import Plan, Trial
 
@@ -84,14 +84,14 @@ class StockClassifier:
             disable_tqdm=True,
             **{name: training[name] for name in ("bf16", "use_cpu") if name in training},
         )
-        validation = Split(data.validation, data.validation_source)
+        validation = data.judged_by
         train_rows = self._tokenised(data.train)
         self.tokens = sum(map(len, train_rows["input_ids"]))
         self.trainer = _Trainer(
             ranking=ranking,
             model=model,
             args=args,
-            train_dataset=_Lists(train_rows, data.train[GROUP][:]) if ranking else train_rows,
+            train_dataset=Lists(train_rows, data.train[GROUP]) if ranking else train_rows,
             eval_dataset=self._tokenised(validation.rows),
             data_collator=_Collator(self.tokenizer),
             compute_metrics=lambda predicted: compute_metrics(
@@ -127,22 +127,6 @@ class StockClassifier:
         rendered = [self.text.render(row) for row in texts(rows)]
         ids = self.tokenizer(rendered, truncation=True, max_length=self.max_length)
         return Dataset.from_dict({**ids, "label": rows["label"]})
-
-
-class _Lists(torch.utils.data.Dataset):
-    """Rows by the list they compete in: an item is a whole list."""
-
-    def __init__(self, rows: Dataset, groups: Sequence[int]) -> None:
-        members: dict[int, list[int]] = {}
-        for row, group in enumerate(groups):
-            members.setdefault(group, []).append(row)
-        self.rows, self.members = rows, list(members.values())
-
-    def __len__(self) -> int:
-        return len(self.members)
-
-    def __getitem__(self, index: int) -> list[dict[str, Any]]:
-        return [self.rows[row] for row in self.members[index]]
 
 
 class _Collator(DataCollatorWithPadding):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..tasks import Split, Task
-from ..tasks.base import CANDIDATE, GROUP, INDEX
+from ..tasks.base import CANDIDATE, GROUP, INDEX, by_group
 from .plan import Plan
 from .suites import Suite
 
@@ -122,11 +122,8 @@ def _superglue_answers(task: Task, rows: Split, scores: np.ndarray) -> Iterator[
 
 def _chosen(task: Task, rows: Split, scores: np.ndarray, indices: Sequence[Any]) -> Iterator[dict[str, Any]]:
     """COPA: the number of the better choice; ReCoRD: the best entity."""
-    members: dict[int, list[int]] = {}
-    for row, group in enumerate(rows.rows[GROUP]):
-        members.setdefault(group, []).append(row)
     candidates = rows.rows[CANDIDATE] if task.name == "record" else None
-    for of_group in members.values():
+    for of_group in by_group(rows.rows[GROUP]):
         best = int(np.argmax(scores[of_group]))
         index = indices[of_group[0]]
         index = index["query"] if isinstance(index, dict) else index

@@ -82,11 +82,11 @@ def run_trial(plan: Plan, trial: Trial, root: Path) -> dict[str, Any]:
     folder = root / trial.folder
     task = get_task(trial.task)
     data = load_task(trial.task, plan.data_dir, plan.max_train_rows, trial.seed, plan.data_source)
-    validation = _some(plan, task, _validation(data))
+    validation = _some(plan, task, data.judged_by)
     data = replace(data, validation=validation.rows, validation_note=validation.note)
     train_arm = _train_stock if trial.arm == "stock" else _train
     trained = train_arm(plan, trial, data, root)
-    results = [_judge(trained.scores, task, task.validation_split, _validation(data), folder)]
+    results = [_judge(trained.scores, task, task.validation_split, data.judged_by, folder)]
     for name, split in _more_splits(plan, task):
         judged = get_task(name)
         try:
@@ -153,7 +153,7 @@ def _train(plan: Plan, trial: Trial, data: TaskData, root: Path) -> _Trained:
     if (output / RUN_FILE).is_file():  # only what comes after training was interrupted
         encoder = Encoder.from_pretrained(output)
         run = json.loads((output / RUN_FILE).read_text(encoding="utf-8"))
-        return _Trained(run, score(_validation(data)), score)
+        return _Trained(run, score(data.judged_by), score)
     make = established_encoder if trial.arm == "encoder" else main_encoder
     encoder = make(plan, data.task, trial.seed)
     parent = plan.parent(trial)
@@ -167,17 +167,13 @@ def _train(plan: Plan, trial: Trial, data: TaskData, root: Path) -> _Trained:
 def _train_stock(plan: Plan, trial: Trial, data: TaskData, root: Path) -> _Trained:
     classifier = StockClassifier(plan, trial, data, root / trial.folder / MODEL)
     run = classifier.train()
-    return _Trained(run, classifier.score(_validation(data)), classifier.score)
+    return _Trained(run, classifier.score(data.judged_by), classifier.score)
 
 
 def _start_from(encoder: Encoder, folder: Path) -> None:
     """Take over the backbone of a trained model; pooler and head stay new."""
     trained = Encoder.from_pretrained(folder)
     encoder.stock_backbone.load_state_dict(trained.stock_backbone.state_dict())
-
-
-def _validation(data: TaskData) -> Split:
-    return Split(data.validation, data.validation_source, data.validation_note)
 
 
 def _some(plan: Plan, task: Task, split: Split) -> Split:

@@ -17,6 +17,7 @@ from .common import (
     dropout_config,
     is_encoder_folder,
     note,
+    other_training_options,
     print_facts,
     print_table,
     quiet_libraries,
@@ -95,14 +96,12 @@ def make_plan(options: BenchmarkOptions, recipe: RecipeOptions, encoder_options:
     if encoder_options.template is not None:
         raise ConfigError("--template is that of each task here", fix="leave it out")
     suite = get_suite(options.suite)
-    known = {field.name for field in fields(EncoderTrainingArguments) if field.init}
     for name in recipe.args:
         if name in asdict(recipe) or name in ("output_dir", "seed"):
             raise ConfigError(f"--args.{name} is set by the benchmark", fix="leave it out")
-        if name not in known:
-            raise ConfigError(f"There is no training option {name!r}", fix="see EncoderTrainingArguments")
     bf16 = bf16_is_native() if recipe.bf16 is None else recipe.bf16
-    training = {"bf16": bf16, "use_cpu": not torch.accelerator.is_available(), **recipe.args}
+    training: dict[str, Any] = {"bf16": bf16, "use_cpu": not torch.accelerator.is_available()}
+    training |= other_training_options(recipe.args)
     EncoderTrainingArguments(output_dir="unused", **training)  # refuses bad values now
     given: dict[str, Any] = {
         "learning_rate": recipe.learning_rate,

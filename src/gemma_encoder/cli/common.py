@@ -182,6 +182,27 @@ def refuse_existing(path: str | Path, overwrite: bool, option: str = "--output")
         raise ConfigError(f"The output exists: {path}", fix=f"choose another {option}, or add --overwrite")
 
 
+def other_training_options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of `--args` as `EncoderTrainingArguments` takes them.
+
+    Raises:
+        ConfigError: It has no such option.
+    """
+    from ..training import EncoderTrainingArguments
+
+    known = {field.name for field in fields(EncoderTrainingArguments) if field.init}
+    for name in given:
+        if name not in known:
+            raise ConfigError(
+                f"There is no training option {name!r}", fix="see transformers.TrainingArguments"
+            )
+    # YAML reads `no` as false.
+    return {
+        name: "no" if name.endswith("_strategy") and value is False else value
+        for name, value in given.items()
+    }
+
+
 def check_writable(path: str | Path, option: str = "--output", *, folder: bool = False) -> None:
     """See now, and not after an hour of work, whether a file (or a folder) can be written at `path`.
 

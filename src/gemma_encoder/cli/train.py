@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
@@ -16,6 +16,7 @@ from .common import (
     is_encoder_folder,
     load_encoder,
     note,
+    other_training_options,
     print_facts,
     print_table,
     quiet_libraries,
@@ -78,18 +79,12 @@ def training_arguments(options: TrainOptions, training: TrainingOptions) -> Enco
 
     given = asdict(training)
     extra = given.pop("args")
-    known = {field.name for field in fields(EncoderTrainingArguments) if field.init}
     for name in extra:
         if name in given or name == "output_dir":
             raise ConfigError(
                 f"--args.{name} has an option of its own", fix=f"use --{name.removesuffix('_dir')}"
             )
-        if name not in known:
-            raise ConfigError(
-                f"There is no training option {name!r}", fix="see transformers.TrainingArguments"
-            )
-        if name.endswith("_strategy") and extra[name] is False:
-            extra[name] = "no"  # which YAML reads as false
+    extra = other_training_options(extra)
     recipe = recipe_for(options.task or "")
     defaults = {
         "learning_rate": recipe.learning_rate,

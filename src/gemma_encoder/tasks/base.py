@@ -18,6 +18,14 @@ GROUP, CANDIDATE, INDEX = "group", "candidate", "idx"
 """Columns that a `Flatten` may add; see `Split.rows`."""
 
 
+def by_group(groups: Iterable[int]) -> list[list[int]]:
+    """The rows of each group, in the order in which groups and rows first appear."""
+    members: dict[int, list[int]] = {}
+    for row, group in enumerate(groups):
+        members.setdefault(group, []).append(row)
+    return list(members.values())
+
+
 @dataclass(frozen=True)
 class Task:
     """A row of the task table: which columns become text and label, and how the result is judged.
@@ -166,6 +174,11 @@ class TaskData:
     validation_source: str = ""
     skipped: int = 0
     empty_texts: int = 0
+
+    @property
+    def judged_by(self) -> Split:
+        """The validation rows as a split."""
+        return Split(self.validation, self.validation_source, self.validation_note)
 
     @classmethod
     def of(cls, task: Task, train: Split, validation: Split) -> TaskData:

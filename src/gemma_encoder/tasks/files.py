@@ -13,7 +13,7 @@ from datasets import Dataset, Features, List, Value
 
 from ..errors import ConfigError, DataError, first_line
 from ..losses import ProblemType
-from .base import CANDIDATE, GROUP, INDEX, Split, Task, TaskData
+from .base import CANDIDATE, GROUP, INDEX, Split, Task, TaskData, by_group
 from .formats import ReadReport, missing_column
 from .labels import (
     encode_label,
@@ -272,17 +272,15 @@ def sample(split: Split, max_rows: int | None, seed: int, *, lists: bool = False
         return split
     if max_rows < 1:
         raise ConfigError(f"max_train_rows is {max_rows}", fix="give a positive number")
-    members: dict[int, list[int]] = {}
-    for row, group in enumerate(split.rows[GROUP] if lists else range(split.rows.num_rows)):
-        members.setdefault(group, []).append(row)
-    total = len(members)
+    units = by_group(split.rows[GROUP] if lists else range(split.rows.num_rows))
+    total = len(units)
     if max_rows >= total:
         return split
-    order = list(members)
+    order = list(range(total))
     random.Random(seed).shuffle(order)
     drawn = f"{max_rows:,} of {total:,} {'lists' if lists else 'rows'} drawn with seed {seed}"
     note = f"{split.note}; {drawn}" if split.note else drawn
-    rows = split.rows.select([row for group in order[:max_rows] for row in members[group]])
+    rows = split.rows.select([row for unit in order[:max_rows] for row in units[unit]])
     return Split(rows, split.source, note, split.skipped, split.empty_texts)
 
 

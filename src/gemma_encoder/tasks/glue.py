@@ -9,6 +9,7 @@ each on a line of its own.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from .base import Task
@@ -20,31 +21,50 @@ NLI_LABELS = ("entailment", "neutral", "contradiction")
 NLI_ALIASES = {"sentence1": "premise", "sentence2": "hypothesis", "gold_label": "label"}
 
 
-def _glue(
+def suite_task(
+    repository: str,
     name: str,
     columns: tuple[str, ...],
     labels: tuple[str, ...],
     metrics: tuple[str, ...],
     rows: dict[str, int],
     folder: str,
+    template: str = "{text}",
     **options: Any,
 ) -> Task:
+    """A task of a suite: what all have in common, a classification unless said otherwise.
+
+    Args:
+        repository: Of the suite on the Hugging Face hub.
+        name: What the task is called here; `superglue_rte` is `rte` there.
+        columns: One text column, or two.
+        labels: Class names in the order of their numbers.
+        metrics: The suite's own.
+        rows: Rows of each official split.
+        folder: The task's folder in the official download.
+        template: How a row is written out.
+        **options: Other fields of `Task`.
+    """
     return Task(
         name=name,
         text_columns=columns,
         label_column="label",
         labels=labels,
         metrics=metrics,
+        template=template,
         label_values="index",
         strip=True,
         official_rows=rows,
         folders=(folder,),
-        hub=("nyu-mll/glue", name),
+        hub=(repository, name.removeprefix("superglue_")),
         **{"problem_type": "single_label_classification", **options},
     )
 
 
-def _rows(train: int, validation: int, test: int) -> dict[str, int]:
+_glue = partial(suite_task, "nyu-mll/glue")
+
+
+def split_rows(train: int, validation: int, test: int) -> dict[str, int]:
     return {"train": train, "validation": validation, "test": test}
 
 
@@ -58,17 +78,17 @@ GLUE: dict[str, Task] = {
             SINGLE,
             ("unacceptable", "acceptable"),
             ("matthews",),
-            _rows(8551, 1043, 1063),
+            split_rows(8551, 1043, 1063),
             "CoLA",
             header=("source", "label", "mark", "sentence"),
         ),
-        _glue("sst2", SINGLE, ("negative", "positive"), ("accuracy",), _rows(67349, 872, 1821), "SST-2"),
+        _glue("sst2", SINGLE, ("negative", "positive"), ("accuracy",), split_rows(67349, 872, 1821), "SST-2"),
         _glue(
             "mrpc",
             PAIR,
             ("not_equivalent", "equivalent"),
             ("accuracy", "f1"),
-            _rows(3668, 408, 1725),
+            split_rows(3668, 408, 1725),
             "MRPC",
             template=SENTENCES,
             aliases={"Quality": "label", "#1 String": "sentence1", "#2 String": "sentence2"},
@@ -78,7 +98,7 @@ GLUE: dict[str, Task] = {
             PAIR,
             ("similarity",),
             ("pearson", "spearman"),
-            _rows(5749, 1500, 1379),
+            split_rows(5749, 1500, 1379),
             "STS-B",
             template=SENTENCES,
             aliases={"score": "label"},
@@ -89,7 +109,7 @@ GLUE: dict[str, Task] = {
             ("question1", "question2"),
             ("not_duplicate", "duplicate"),
             ("accuracy", "f1"),
-            _rows(363846, 40430, 390965),
+            split_rows(363846, 40430, 390965),
             "QQP",
             template="Question 1: {text}\nQuestion 2: {text_pair}",
             aliases={"is_duplicate": "label"},
@@ -117,7 +137,7 @@ GLUE: dict[str, Task] = {
             ("question", "sentence"),
             ("entailment", "not_entailment"),
             ("accuracy",),
-            _rows(104743, 5463, 5463),
+            split_rows(104743, 5463, 5463),
             "QNLI",
             template="Question: {text}\nSentence: {text_pair}",
         ),
@@ -126,7 +146,7 @@ GLUE: dict[str, Task] = {
             PAIR,
             ("entailment", "not_entailment"),
             ("accuracy",),
-            _rows(2490, 277, 3000),
+            split_rows(2490, 277, 3000),
             "RTE",
             template=ENTAILMENT,
         ),
@@ -135,7 +155,7 @@ GLUE: dict[str, Task] = {
             PAIR,
             ("not_entailment", "entailment"),
             ("accuracy",),
-            _rows(635, 71, 146),
+            split_rows(635, 71, 146),
             "WNLI",
             template=SENTENCES,
         ),

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from .base import CANDIDATE, GROUP, INDEX, Record, Task
-from .glue import ENTAILMENT, NLI, SENTENCES
+from .glue import ENTAILMENT, NLI, SENTENCES, split_rows, suite_task
 
 _COPA_QUESTIONS = {"cause": "What was the cause?", "effect": "What happened as a result?"}
 _MULTIRC_TAGS = re.compile(r"<b>Sent \d+: </b>|<br>")
@@ -134,35 +135,7 @@ def _span(text: str, span: str, word: int) -> tuple[int, int]:
     return min(places, key=lambda place: abs(len(text[: place[0]].split()) - word))
 
 
-def _superglue(
-    name: str,
-    columns: tuple[str, ...],
-    labels: tuple[str, ...],
-    metrics: tuple[str, ...],
-    rows: dict[str, int],
-    folder: str,
-    template: str,
-    **options: Any,
-) -> Task:
-    return Task(
-        name=name,
-        text_columns=columns,
-        label_column="label",
-        labels=labels,
-        metrics=metrics,
-        template=template,
-        label_values="index",
-        strip=True,
-        official_rows=rows,
-        folders=(folder,),
-        hub=("aps/super_glue", name.removeprefix("superglue_")),
-        **{"problem_type": "single_label_classification", **options},
-    )
-
-
-def _rows(train: int, validation: int, test: int) -> dict[str, int]:
-    return {"train": train, "validation": validation, "test": test}
-
+_superglue = partial(suite_task, "aps/super_glue")
 
 ENTAILED = ("entailment", "not_entailment")
 YES = ("false", "true")
@@ -177,7 +150,7 @@ SUPERGLUE: dict[str, Task] = {
             ("question", "passage"),
             YES,
             ("accuracy",),
-            _rows(9427, 3270, 3245),
+            split_rows(9427, 3270, 3245),
             "BoolQ",
             "Question: {text}\nPassage: {text_pair}",
         ),
@@ -186,7 +159,7 @@ SUPERGLUE: dict[str, Task] = {
             NLI,
             ("entailment", "contradiction", "neutral"),
             ("accuracy", "f1_macro"),
-            _rows(250, 56, 250),
+            split_rows(250, 56, 250),
             "CB",
             ENTAILMENT,
         ),
@@ -195,7 +168,7 @@ SUPERGLUE: dict[str, Task] = {
             ("premise", "choice"),
             ("score",),
             ("accuracy",),
-            _rows(400, 100, 500),
+            split_rows(400, 100, 500),
             "COPA",
             "{text}\nAnswer: {text_pair}",
             problem_type="ranking",
@@ -206,7 +179,7 @@ SUPERGLUE: dict[str, Task] = {
             ("question", "paragraph"),
             YES,
             ("f1", "exact_match"),
-            _rows(27243, 4848, 9693),
+            split_rows(27243, 4848, 9693),
             "MultiRC",
             "Question: {text}\nPassage: {text_pair}",
             flatten=multirc_rows,
@@ -216,19 +189,21 @@ SUPERGLUE: dict[str, Task] = {
             ("query", "passage"),
             ("score",),
             ("answer_f1", "answer_exact_match"),
-            _rows(100730, 10000, 10000),
+            split_rows(100730, 10000, 10000),
             "ReCoRD",
             "Statement: {text}\nPassage: {text_pair}",
             problem_type="ranking",
             flatten=record_rows,
         ),
-        _superglue("superglue_rte", NLI, ENTAILED, ("accuracy",), _rows(2490, 277, 3000), "RTE", ENTAILMENT),
+        _superglue(
+            "superglue_rte", NLI, ENTAILED, ("accuracy",), split_rows(2490, 277, 3000), "RTE", ENTAILMENT
+        ),
         _superglue(
             "wic",
             ("sentence1", "sentence2"),
             YES,
             ("accuracy",),
-            _rows(5428, 638, 1400),
+            split_rows(5428, 638, 1400),
             "WiC",
             SENTENCES,
             flatten=wic_rows,
@@ -238,7 +213,7 @@ SUPERGLUE: dict[str, Task] = {
             ("text", "span1_text"),
             YES,
             ("accuracy",),
-            _rows(554, 104, 146),
+            split_rows(554, 104, 146),
             "WSC",
             "{text}\nThe pronoun between asterisks means: {text_pair}",
             flatten=wsc_rows,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from datasets import Dataset
 from torch import Tensor
 
 from ..encoder import Encoder
-from ..tasks.base import CANDIDATE, GROUP
+from ..tasks.base import CANDIDATE, GROUP, by_group
 
 Item = dict[str, Any]
 
@@ -48,6 +48,11 @@ class TokenizedRows(torch.utils.data.Dataset):
             "candidates": self.candidates,
         }
 
+    def in_lists(self) -> Lists:
+        """The rows of a ranking task by the list they compete in."""
+        assert self.groups is not None  # which every ranking task has
+        return Lists(self, self.groups.tolist())
+
     def __len__(self) -> int:
         return len(self.input_ids)
 
@@ -55,19 +60,16 @@ class TokenizedRows(torch.utils.data.Dataset):
         return {"input_ids": self.input_ids[index], "labels": self.labels[index], "rows": self.rows[index]}
 
 
-class TokenizedLists(torch.utils.data.Dataset):
-    """Tokenised rows by the list they belong to: an item is a whole list.
+class Lists(torch.utils.data.Dataset):
+    """Rows by the list they belong to: an item is a whole list.
 
     Args:
-        rows: Rows with `groups`.
+        rows: Items by their number.
+        groups: The list of each.
     """
 
-    def __init__(self, rows: TokenizedRows) -> None:
-        assert rows.groups is not None
-        members: dict[int, list[int]] = {}
-        for row, group in enumerate(rows.groups.tolist()):
-            members.setdefault(group, []).append(row)
-        self.rows, self.members = rows, list(members.values())
+    def __init__(self, rows: Any, groups: Iterable[int]) -> None:
+        self.rows, self.members = rows, by_group(groups)
 
     def __len__(self) -> int:
         return len(self.members)

@@ -29,9 +29,10 @@ from ..evaluation.metrics import compute_metrics
 from ..packing import plan_batches
 from ..scoring import is_out_of_memory, out_of_memory, score_token_ids
 from ..tasks import Task
+from ..tasks.base import by_group
 from .arguments import EncoderTrainingArguments
 from .callbacks import ProgressLines, SaveByTime, Throughput
-from .collation import Collator, TokenizedLists, TokenizedRows
+from .collation import Collator, TokenizedRows
 from .parameters import parameter_groups
 from .resuming import check_same, decisive_settings
 
@@ -81,7 +82,7 @@ class EncoderTrainer(Trainer):
                 model=_Trainable(encoder),
                 args=args,
                 data_collator=Collator(int(encoder.tokenizer.pad_token_id or 0)),
-                train_dataset=TokenizedLists(train_rows) if task.problem_type == "ranking" else train_rows,
+                train_dataset=train_rows.in_lists() if task.problem_type == "ranking" else train_rows,
                 eval_dataset=validation_rows,
             )
         except (RuntimeError, ImportError) as error:  # report_to names something that isn't installed
@@ -127,9 +128,7 @@ class EncoderTrainer(Trainer):
         inputs = self._prepare_inputs(inputs)
         mask, rows = inputs["attention_mask"], inputs["rows"]
         lengths, lists = mask.sum(dim=1).tolist(), inputs["lists"]
-        members: list[list[int]] = [[] for _ in range(_count_lists(lists))]
-        for row, of_list in enumerate(lists.tolist()):
-            members[of_list].append(row)
+        members = by_group(lists.tolist())
         total = num_items_in_batch or len(members)
         plan = plan_batches([sum(lengths[row] for row in each) for each in members], self.options.max_tokens)
         loss_of_batch = torch.zeros((), device=mask.device)
