@@ -307,7 +307,7 @@ def test_a_dry_run_refuses_the_output_that_the_run_would(refused, encoder_folder
     (tmp_path / "out.jsonl").write_text("precious\n")
     command = ["predict", "--model", encoder_folder, "--input", lines, "--dry_run"]
     assert "The output exists" in refused(*command, "--output", tmp_path / "out.jsonl")
-    assert "can't be resumed" not in refused(*command, "--output", tmp_path / "out.txt")
+    assert "Can't tell the format" in refused(*command, "--output", tmp_path / "out.txt")
     assert "can be resumed" in refused(*command, "--output", tmp_path / "out.jsonl", "--resume")
 
 
