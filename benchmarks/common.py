@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from gemma_encoder.errors import DataError
+from gemma_encoder.memory import keep_freed_memory
 from gemma_encoder.tasks import TaskData, load_task
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -30,6 +31,19 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="write the result as JSON to this file")
+    parser.add_argument(
+        "--give-memory-back",
+        action="store_true",
+        help="leave malloc as it is; by default it keeps freed memory, as on the command line",
+    )
+
+
+def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the options, and set malloc as they say, for all contenders alike."""
+    options = parser.parse_args(argv)
+    if not options.give_memory_back:
+        keep_freed_memory()
+    return options
 
 
 def pair_data(data_dir: str | None) -> tuple[TaskData, str]:

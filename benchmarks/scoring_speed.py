@@ -32,6 +32,7 @@ from .common import (
     interleave,
     machine,
     pair_data,
+    parse,
     report,
     text_rows,
 )
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None, *, decoder: Decoder | None = None) -
     parser.add_argument(
         "--max-tokens", type=int, default=DEFAULT_MAX_TOKENS, help="our token budget for a pass"
     )
-    options = parser.parse_args(argv)
+    options = parse(parser, argv)
 
     data, source = pair_data(options.data_dir)
     rows = data.validation

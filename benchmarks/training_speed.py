@@ -26,7 +26,7 @@ from gemma_encoder.encoder import Encoder, Layout
 from gemma_encoder.text import TextConfig
 from gemma_encoder.training.parameters import set_trainable
 
-from .common import DTYPES, Comparison, add_common_options, interleave, machine, pair_data, report
+from .common import DTYPES, Comparison, add_common_options, interleave, machine, pair_data, parse, report
 
 LAYOUTS: tuple[Layout, ...] = ("packed", "padded")
 TOLERANCE = 1e-3
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None, *, decoder: Decoder | None = None) -
     parser = argparse.ArgumentParser(prog="training_speed", description=__doc__)
     add_common_options(parser)
     parser.add_argument("--batch-size", type=int, default=32)
-    options = parser.parse_args(argv)
+    options = parse(parser, argv)
 
     data, source = pair_data(options.data_dir)
     text = TextConfig(template=data.task.template)

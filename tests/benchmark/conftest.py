@@ -22,6 +22,9 @@ RECIPE = {
     "num_train_epochs": 1,
     "batch_size": 4,
     "max_length": 200,
+    "encoder_learning_rate": 1e-3,
+    "max_train_rows": None,
+    "max_validation_rows": None,
     "dropout": {"attention": 0.0, "feed_forward": 0.1, "embedding": 0.0, "head": 0.1},
 }
 

@@ -56,8 +56,8 @@ def test_a_benchmark_runs_reports_and_goes_on_with_more(plan_of, tmp_path):
     assert not list(tmp_path.glob("trials/*/*/*/model")), "weights are deleted"
     before = {path: path.read_bytes() for path in tmp_path.rglob("trial.json")}
     assert len(before) == 4
-    with pytest.raises(ConfigError, match=r"begun with other options: max_train_rows was None and is 4"):
-        run_plan(replace(plan, max_train_rows=4), tmp_path)
+    with pytest.raises(ConfigError, match=r"begun with other options: data_source was 'auto' and is 'hub'"):
+        run_plan(replace(plan, data_source="hub"), tmp_path)
 
     progress = run_plan(replace(plan, seeds=2), tmp_path, jobs=2, poll_seconds=0.1)
     assert len(progress.done) == 8

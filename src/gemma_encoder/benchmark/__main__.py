@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 from ..errors import ConfigError, GemmaEncoderError
+from ..memory import keep_freed_memory
 from .plan import Arm, Plan, Trial
 from .trial import run_trial
 
@@ -14,6 +15,7 @@ from .trial import run_trial
 def main(arguments: list[str]) -> int:
     """Run the trial; a user's mistake is one line and exit status 2."""
     root, task, arm, seed = arguments
+    keep_freed_memory()
     try:
         if arm not in get_args(Arm):
             raise ConfigError(f"there is no arm {arm!r}", fix=f"use one of {', '.join(get_args(Arm))}")

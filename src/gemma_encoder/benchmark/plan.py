@@ -55,10 +55,8 @@ class Plan:
         seeds: How many seeds, from 0.
         encoder_model: The established encoder, if it runs.
         encoder: Options of `EncoderConfig` for `main`, but labels and template.
-        recipes: Hyper-parameters by task.
+        recipes: Hyper-parameters and numbers of rows by task, as `training.recipes.Recipe` has them.
         training: Options of `EncoderTrainingArguments` that all trials share.
-        max_train_rows: Train on this many rows of each task, drawn with the trial's seed.
-        max_validation_rows: Judge by this many rows of each split, drawn with seed 0.
         data_dir: Folder with the suites' files.
         data_source: Where to look without one.
         submission: Whether `main` answers the test sets too.
@@ -74,8 +72,6 @@ class Plan:
     encoder: Mapping[str, Any] = field(default_factory=dict)
     recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
-    max_train_rows: int | None = None
-    max_validation_rows: int | None = None
     data_dir: str | None = None
     data_source: DataSource = "auto"
     submission: bool = False

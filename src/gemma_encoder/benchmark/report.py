@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import io
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -79,12 +80,11 @@ def describe(results: Results) -> list[str]:
     if plan.warm_start:
         names = ", ".join(plan.of_suite.warm_start)
         lines.append(f"Warm start: {names} begin from the same arm and seed's model of MNLI.")
-    if plan.max_train_rows is not None:
-        lines.append(f"At most {plan.max_train_rows:,} training rows of each task.")
-    if plan.max_validation_rows is not None:
-        lines.append(
-            f"Judged by at most {plan.max_validation_rows:,} rows of each split: a first look, no result."
-        )
+    if any(_recipe(plan, task)["max_train_rows"] for task in plan.tasks):
+        lines.append("Trained on a part of the official rows, see the column train rows.")
+    judged = [task for task in plan.tasks if _recipe(plan, task)["max_validation_rows"]]
+    if judged:
+        lines.append(f"Judged by a part of each split, a first look, no result: {', '.join(judged)}.")
     if not _all_asked_for(plan):
         lines.append(f"No average: only {', '.join(plan.tasks)} were asked for.")
     if results.missing:
@@ -123,6 +123,11 @@ def table(results: Results) -> list[dict[str, str]]:
             }
         )
     return rows
+
+
+def _recipe(plan: Plan, task: str) -> Mapping[str, Any]:
+    """That of the task whose model answers."""
+    return plan.recipes[get_task(task).trained_on or task]
 
 
 def _all_asked_for(plan: Plan) -> bool:

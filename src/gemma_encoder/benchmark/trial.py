@@ -81,7 +81,8 @@ def run_trial(plan: Plan, trial: Trial, root: Path) -> dict[str, Any]:
     started = time.perf_counter()
     folder = root / trial.folder
     task = get_task(trial.task)
-    data = load_task(trial.task, plan.data_dir, plan.max_train_rows, trial.seed, plan.data_source)
+    max_train_rows = plan.recipes[trial.task]["max_train_rows"]
+    data = load_task(trial.task, plan.data_dir, max_train_rows, trial.seed, plan.data_source)
     validation = _some(plan, task, data.judged_by)
     data = replace(data, validation=validation.rows, validation_note=validation.note)
     train_arm = _train_stock if trial.arm == "stock" else _train
@@ -117,7 +118,7 @@ def _arguments(plan: Plan, trial: Trial, folder: Path) -> EncoderTrainingArgumen
     return EncoderTrainingArguments(
         output_dir=str(folder / MODEL),
         seed=trial.seed,
-        learning_rate=recipe["learning_rate"],
+        learning_rate=recipe["encoder_learning_rate" if trial.arm == "encoder" else "learning_rate"],
         head_learning_rate=recipe["head_learning_rate"],
         num_train_epochs=recipe["num_train_epochs"],
         per_device_train_batch_size=recipe["batch_size"],
@@ -178,7 +179,12 @@ def _start_from(encoder: Encoder, folder: Path) -> None:
 
 def _some(plan: Plan, task: Task, split: Split) -> Split:
     """The part of a split that the plan judges by: all of it, if the plan says no more."""
-    return sample(split, plan.max_validation_rows, 0, lists=GROUP in split.rows.column_names)
+    return sample(
+        split,
+        plan.recipes[task.trained_on or task.name]["max_validation_rows"],
+        0,
+        lists=GROUP in split.rows.column_names,
+    )
 
 
 def _more_splits(plan: Plan, task: Task) -> list[tuple[str, str]]:

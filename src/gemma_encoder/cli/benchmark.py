@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ..benchmark import Plan
     from ..benchmark.runner import Progress
 
-SMOKE: dict[str, Any] = {"seeds": 1, "max_train_rows": 32, "max_validation_rows": 64}
+SMOKE_TRAIN_ROWS, SMOKE_VALIDATION_ROWS = 32, 64
 ENCODER_FIELDS = ("attention", "window", "pooling", "head")
 TOKENS_PER_SECOND = 240  # Gemma 3 270M on two CPU cores with bfloat16, see docs/results/quickstart.md
 
@@ -108,10 +108,14 @@ def make_plan(options: BenchmarkOptions, recipe: RecipeOptions, encoder_options:
         "head_learning_rate": recipe.head_learning_rate,
         "num_train_epochs": recipe.num_train_epochs,
         "batch_size": recipe.per_device_train_batch_size,
+        "encoder_learning_rate": recipe.encoder_learning_rate,
+        "max_train_rows": recipe.max_train_rows,
+        "max_validation_rows": recipe.max_validation_rows,
         "max_length": encoder_options.max_length,
         "dropout": dropout_config(encoder_options),
     }
     changed = {name: value for name, value in given.items() if value is not None}
+    file = Path(options.recipe) if options.recipe else None
     made = asdict(encoder_options)
     return Plan(
         suite=suite.name,
@@ -122,10 +126,8 @@ def make_plan(options: BenchmarkOptions, recipe: RecipeOptions, encoder_options:
         encoder_model=options.encoder_model if options.baselines else None,
         encoder={name: made[name] for name in ENCODER_FIELDS}
         | {"text": {"bos": encoder_options.bos, "eos": encoder_options.eos}},
-        recipes={task: asdict(replace(recipe_for(task), **changed)) for task in suite.tasks},
+        recipes={task: asdict(replace(recipe_for(task, file), **changed)) for task in suite.tasks},
         training=training,
-        max_train_rows=options.max_train_rows,
-        max_validation_rows=options.max_validation_rows,
         data_dir=options.data_dir,
         data_source=options.data_source,
         submission=options.submission,
@@ -150,10 +152,14 @@ def _smoke(options: BenchmarkOptions, recipe: RecipeOptions) -> tuple[BenchmarkO
             )
         options = replace(options, tasks=tasks, data_source="bundled")
     output = options.output or f"runs/{options.suite}-smoke"
-    defaults = {field.name: field.default for field in fields(options)}
-    small = {name: value for name, value in SMOKE.items() if getattr(options, name) == defaults[name]}
-    epochs = recipe.num_train_epochs or 1.0
-    return replace(options, output=output, **small), replace(recipe, num_train_epochs=epochs)
+    seeds = 1 if options.seeds == BenchmarkOptions.seeds else options.seeds
+    small = replace(
+        recipe,
+        max_train_rows=recipe.max_train_rows or SMOKE_TRAIN_ROWS,
+        max_validation_rows=recipe.max_validation_rows or SMOKE_VALIDATION_ROWS,
+        num_train_epochs=recipe.num_train_epochs or 1.0,
+    )
+    return replace(options, output=output, seeds=seeds), small
 
 
 def _print_plan(plan: Plan, folder: Path) -> None:
@@ -165,7 +171,7 @@ def _print_plan(plan: Plan, folder: Path) -> None:
     for task in dict.fromkeys(trial.task for trial in plan.trials()):
         recipe, trials = plan.recipes[task], sum(trial.task == task for trial in plan.trials())
         official = get_task(task).official_rows[get_task(task).train_split]
-        count = min(official, plan.max_train_rows or official)
+        count = min(official, recipe["max_train_rows"] or official)
         per_trial = count * (recipe["tokens"] or 0) * recipe["num_train_epochs"]
         total += per_trial * trials
         rows.append(

@@ -17,6 +17,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
 from ..errors import GemmaEncoderError
+from ..memory import keep_freed_memory
 from .common import note
 
 PROGRAM = "gemma-encoder"
@@ -104,6 +105,7 @@ def _run(argv: list[str]) -> None:
 
         words = options_of(verb, argv[1:])
         parsed = parse(f"{PROGRAM} {verb}", VERBS[verb], options.OPTIONS[verb], words)
+        keep_freed_memory()
         import_module(f".{verb}", __package__).run(*parsed)
     else:
         near = difflib.get_close_matches(verb, VERBS, n=1)

@@ -354,8 +354,8 @@ class BenchmarkOptions:
         baselines: Also train the same decoder as transformers' own classifier (causal, last token, padded)
             and an established encoder, on the same rows, steps and seeds.
         encoder_model: The established encoder, a folder or hub id, for --baselines.
-        max_train_rows: Train on at most this many rows of each task, drawn with the trial's seed.
-        max_validation_rows: Judge by at most this many rows of each split; for a first look only.
+        recipe: YAML file with hyper-parameters and numbers of rows for some tasks, in the form of ours
+            (docs/benchmark.md); options on the command line come before it.
         warm_start: RTE, MRPC and STS-B (SuperGLUE: RTE and CB) start from the seed's model of MNLI.
         wnli: Count WNLI in GLUE's average.
         jobs: Trials side by side; they share the cores.
@@ -376,8 +376,7 @@ class BenchmarkOptions:
     seeds: int = 3
     baselines: bool = False
     encoder_model: str = "google-bert/bert-base-uncased"
-    max_train_rows: int | None = None
-    max_validation_rows: int | None = None
+    recipe: str | None = None
     warm_start: bool = False
     wnli: bool = False
     jobs: int = 1
@@ -399,6 +398,9 @@ class RecipeOptions:
         head_learning_rate: That of pooler and head.
         num_train_epochs: Passes over the training rows. --epochs for short.
         per_device_train_batch_size: Rows of one optimiser step. --batch_size for short.
+        encoder_learning_rate: That of the established encoder.
+        max_train_rows: Train on at most this many rows of each task, drawn with the trial's seed.
+        max_validation_rows: Judge by at most this many rows of each split; for a first look only.
         bf16: Compute in bfloat16 (weights stay float32); by default where the machine does so natively.
         args: Any other field of EncoderTrainingArguments: --args.KEY VALUE, e.g. --args.tune lora; not for
             the stock classifier.
@@ -408,6 +410,9 @@ class RecipeOptions:
     head_learning_rate: float | None = None
     num_train_epochs: float | None = None
     per_device_train_batch_size: int | None = None
+    encoder_learning_rate: float | None = None
+    max_train_rows: int | None = None
+    max_validation_rows: int | None = None
     bf16: bool | None = None
     args: dict[str, Any] = field(default_factory=dict)
 

@@ -171,8 +171,8 @@ class EncoderTrainingArguments(TrainingArguments):
         kinds = get_type_hints(type(self))
         for option in fields(self):
             value, kind = getattr(self, option.name), kinds[option.name]
-            if not _is_a(value, kind):
-                raise ConfigError(f"{option.name} is {value!r}", fix=f"use {_in_words(kind)}")
+            if not is_a(value, kind):
+                raise ConfigError(f"{option.name} is {value!r}", fix=f"use {in_words(kind)}")
 
     def _check_early_stopping(self, patience: int) -> None:
         if patience < 1:
@@ -185,11 +185,11 @@ class EncoderTrainingArguments(TrainingArguments):
             )
 
 
-def _is_a(value: Any, kind: Any) -> bool:
+def is_a(value: Any, kind: Any) -> bool:
     """Whether a value is of the type that an option is annotated with; of containers only the outer type."""
     origin = get_origin(kind)
     if origin in (Union, UnionType):
-        return any(_is_a(value, part) for part in get_args(kind))
+        return any(is_a(value, part) for part in get_args(kind))
     if origin is Literal:
         return value in get_args(kind)
     if kind in (int, float) and isinstance(value, bool):
@@ -197,16 +197,18 @@ def _is_a(value: Any, kind: Any) -> bool:
     return isinstance(value, (int, float) if kind is float else origin or kind)
 
 
-def _in_words(kind: Any) -> str:
+def in_words(kind: Any) -> str:
+    """What to give for an option that is annotated with a type."""
     if get_origin(kind) is Literal:
         return f"one of {', '.join(get_args(kind))}"
     if get_origin(kind) in (Union, UnionType):
-        return " or ".join(_in_words(part) for part in get_args(kind))
+        return " or ".join(in_words(part) for part in get_args(kind))
     names = {
         int: "a whole number",
         float: "a number",
         bool: "true or false",
         str: "text",
         type(None): "nothing",
+        dict: "names with values",
     }
     return names.get(kind, getattr(kind, "__name__", str(kind)))

@@ -1,0 +1,26 @@
+"""Memory that the process keeps once it has it."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_MAX = -4
+
+
+def keep_freed_memory() -> bool:
+    """Let glibc reuse freed memory instead of giving it back to the system at once.
+
+    By default every tensor above 32 MiB (at first above 128 KiB) is mapped anew
+    and its pages are faulted in one by one, each time. On CPUs that costs time, see
+    docs/results/speed.md. The price: the process keeps the most memory it ever had until
+    it ends. It is for programs, not for libraries, to decide that; the command line does.
+
+    Returns:
+        Whether it is so now; False where the C library isn't glibc, and nothing changed.
+    """
+    if sys.platform != "linux":
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
+    return mallopt is not None and bool(mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, -1))

@@ -1,0 +1,35 @@
+"""Freed memory stays with the process."""
+
+import subprocess
+import sys
+
+import pytest
+
+FRESH_PAGES = """
+import resource
+import torch
+from gemma_encoder.memory import keep_freed_memory
+
+assert keep_freed_memory() is True
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        torch.zeros(2**24)  # 64 MiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults()
+print(faults())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc")
+def test_a_tensor_gets_the_pages_of_the_last_one():
+    """In a process of its own, since the setting outlives a test."""
+    done = subprocess.run([sys.executable, "-c", FRESH_PAGES], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 64 * 2**20 / 4096, "not even the pages of one tensor, of twenty"
+
+
+def test_other_systems_are_left_alone(monkeypatch):
+    from gemma_encoder.memory import keep_freed_memory
+
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert keep_freed_memory() is False
