@@ -11,12 +11,14 @@ from test_optimisation import PLAIN_SGD
 from test_resume import Killed, stop_at
 from toy_training import arguments, descend, difference, encoder_of, weights
 
+from gemma_encoder.dropout import DropoutConfig
 from gemma_encoder.encoder import Encoder, EncoderConfig
 from gemma_encoder.errors import ConfigError
+from gemma_encoder.packing import plan_batches
 from gemma_encoder.scoring import score_all
 from gemma_encoder.tasks import Split, Task, TaskData
 from gemma_encoder.tasks.files import sample
-from gemma_encoder.training import train
+from gemma_encoder.training import EncoderTrainer, train
 from gemma_encoder.training.collation import Collator, TokenizedRows
 
 CHOICES = Task("choices", ("text",), "label", "ranking", ("score",), ("accuracy",))
@@ -71,7 +73,8 @@ def written_out(steps: int) -> dict[str, torch.Tensor]:
     [
         {"per_device_train_batch_size": 24},
         {"per_device_train_batch_size": 24, "max_tokens": 30},
-        {"per_device_train_batch_size": 24, "max_tokens": 1},  # every list has a pass of its own
+        {"per_device_train_batch_size": 24, "max_tokens": 1},  # every row has a pass of its own
+        {"per_device_train_batch_size": 24, "max_tokens": 12},  # some lists are computed in parts
         {"per_device_train_batch_size": 10, "gradient_accumulation_steps": 3, "max_tokens": 30},
     ],
 )
@@ -80,6 +83,35 @@ def test_a_step_is_one_of_gradient_descent_on_the_mean_over_lists(tmp_path, opti
     result = train(encoder, data_of(), arguments(tmp_path, **PLAIN_SGD, **options))
     assert result.run["steps"] == 3  # the batch size counts lists, not their 71 rows
     torch.testing.assert_close(weights(encoder), written_out(3), rtol=1e-4, atol=1e-6)
+
+
+def test_a_list_in_parts_has_the_gradient_of_the_list_as_a_whole(tmp_path, monkeypatch):
+    """With dropout on, and two steps, so that the random numbers after a step are those of before, too."""
+
+    def as_a_whole(self, model, inputs, batch, total, *, last):
+        """The graph of all parts at once: the memory that `_backward_in_parts` saves."""
+        sizes = [inputs["lengths"][row] for row in batch]
+        parts = [[batch[place] for place in part] for part in plan_batches(sizes, self.options.max_tokens)]
+        called.append(len(parts))
+        logits = torch.cat([self._logits(model, inputs, part) for part in parts])
+        loss = self._loss(logits, inputs, [row for part in parts for row in part], total)
+        self.accelerator.backward(loss)
+        return loss.detach()
+
+    options = {"per_device_train_batch_size": 3, "max_tokens": 6, "max_steps": 2, "max_grad_norm": 1e9}
+    options |= {"optim": "sgd", "learning_rate": 1.0}
+    trained: list[dict[str, torch.Tensor]] = []
+    called: list[int] = []
+    for name in ("parts", "whole"):
+        with monkeypatch.context() as patch:
+            if name == "whole":
+                patch.setattr(EncoderTrainer, "_backward_in_parts", as_a_whole)
+            encoder = encoder_of(CHOICES, dropout=DropoutConfig.uniform(0.3))
+            train(encoder, data_of(), arguments(tmp_path / name, **options))
+            trained.append(weights(encoder))
+    assert len(called) > 2 and min(called) > 1
+    torch.testing.assert_close(trained[0], trained[1], rtol=1e-4, atol=1e-6)
+    assert difference(trained[0], weights(encoder_of(CHOICES))) > 1e-3
 
 
 def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path, monkeypatch):

@@ -44,7 +44,8 @@ class EncoderTrainingArguments(TrainingArguments):
 
     `per_device_train_batch_size` (rows per optimiser step, times `gradient_accumulation_steps`) decides what
     is learnt. `max_tokens` only decides how a batch is cut into forward passes: the gradient is that of the
-    whole batch whatever it is, to float tolerance, except that dropout draws other masks.
+    whole batch whatever it is, to float tolerance, except that dropout draws other masks. A ranking list of
+    more tokens is computed in parts, each twice, so that its length is bounded by time and not by memory.
 
     The command line fills in `training.recipes` instead (another learning rate for the head, and dropout);
     from Python give those yourself.

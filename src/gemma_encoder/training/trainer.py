@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.utils.checkpoint import get_device_states, set_device_states
 from transformers import EarlyStoppingCallback, Trainer, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
@@ -117,7 +118,7 @@ class EncoderTrainer(Trainer):
 
         Each pass adds `sum of its rows' losses / rows of the whole batch` (all accumulated batches counted),
         so the gradient is that of the whole batch however it is cut. In ranking the losses are those of
-        lists, and no list is torn apart: one that is larger than the budget has a pass of its own.
+        lists; a list that is larger than the budget is computed in parts, see `_backward_in_parts`.
 
         Raises:
             TrainingError: The loss is not finite; names the rows.
@@ -126,34 +127,80 @@ class EncoderTrainer(Trainer):
         started = time.perf_counter()
         self._set_train_mode(model)
         inputs = self._prepare_inputs(inputs)
-        mask, rows = inputs["attention_mask"], inputs["rows"]
-        lengths, lists = mask.sum(dim=1).tolist(), inputs["lists"]
-        members = by_group(lists.tolist())
+        inputs["lengths"] = lengths = inputs["attention_mask"].sum(dim=1).tolist()
+        members = by_group(inputs["lists"].tolist())
         total = num_items_in_batch or len(members)
         plan = plan_batches([sum(lengths[row] for row in each) for each in members], self.options.max_tokens)
-        loss_of_batch = torch.zeros((), device=mask.device)
+        loss_of_batch = torch.zeros((), device=inputs["attention_mask"].device)
         for number, chosen in enumerate(plan, start=1):
             batch = [row for each in chosen for row in members[each]]
-            longest = max(lengths[row] for row in batch)  # padding is on the right
-            synchronise = contextlib.nullcontext() if number == len(plan) else self.accelerator.no_sync(model)
+            tokens = sum(lengths[row] for row in batch)
+            in_parts = len(batch) > 1 and tokens > self.options.max_tokens
+            backward = self._backward_in_parts if in_parts else self._backward
             try:
-                with synchronise:
-                    with self.compute_loss_context_manager():
-                        logits = model(inputs["input_ids"][batch, :longest], mask[batch, :longest])
-                        labels = inputs["labels"][batch]
-                        loss = self.encoder.loss(logits, labels, "sum", lists[batch]) / total
-                    if not math.isfinite(loss.item()):
-                        raise self._not_finite("loss", rows[batch].tolist(), loss.item())
-                    self.accelerator.backward(loss)
+                loss_of_batch += backward(model, inputs, batch, total, last=number == len(plan))
             except (RuntimeError, MemoryError) as error:
                 if is_out_of_memory(error):
                     raise out_of_memory(
                         [[0] * lengths[row] for row in batch], self.options.max_tokens
                     ) from error
                 raise
-            loss_of_batch += loss.detach()
-        self.throughput.add(sum(lengths), mask.numel(), time.perf_counter() - started)
+        self.throughput.add(sum(lengths), inputs["attention_mask"].numel(), time.perf_counter() - started)
         return loss_of_batch
+
+    def _backward(
+        self, model: nn.Module, inputs: dict[str, Any], batch: list[int], total: Any, *, last: bool
+    ) -> Tensor:
+        """One pass over these rows: adds to the gradient, gives the loss."""
+        with self._synchronised(model, last):
+            with self.compute_loss_context_manager():
+                loss = self._loss(self._logits(model, inputs, batch), inputs, batch, total)
+            self.accelerator.backward(loss)
+        return loss.detach()
+
+    def _backward_in_parts(
+        self, model: nn.Module, inputs: dict[str, Any], batch: list[int], total: Any, *, last: bool
+    ) -> Tensor:
+        """As `_backward`, for a list that doesn't fit the budget: the memory of a part, a third more time.
+
+        All scores first, without a graph; from them the loss and its gradient by the scores; then each part
+        again, with its graph, from that gradient on. The second time dropout draws the masks of the first.
+        (Gradient caching, Gao et al., arXiv 2101.06983.)
+        """
+        sizes = [inputs["lengths"][row] for row in batch]
+        parts = [[batch[place] for place in part] for part in plan_batches(sizes, self.options.max_tokens)]
+        order = [row for part in parts for row in part]
+        states, scores = [], []
+        for part in parts:
+            states.append(_random_state(inputs["input_ids"]))
+            with torch.no_grad(), self.compute_loss_context_manager():
+                scores.append(self._logits(model, inputs, part))
+        logits = torch.cat(scores).requires_grad_()
+        with self.compute_loss_context_manager():
+            loss = self._loss(logits, inputs, order, total)
+        gradients = torch.autograd.grad(loss, logits)[0].split([len(part) for part in parts])
+        for number, (part, state, gradient) in enumerate(zip(parts, states, gradients, strict=True)):
+            _set_random_state(state)
+            with self._synchronised(model, last and number == len(parts) - 1):
+                with self.compute_loss_context_manager():
+                    again = self._logits(model, inputs, part)
+                self.accelerator.backward((again * gradient).sum())
+        return loss.detach()
+
+    def _logits(self, model: nn.Module, inputs: dict[str, Any], rows: list[int]) -> Tensor:
+        longest = max(inputs["lengths"][row] for row in rows)  # padding is on the right
+        logits: Tensor = model(inputs["input_ids"][rows, :longest], inputs["attention_mask"][rows, :longest])
+        return logits
+
+    def _loss(self, logits: Tensor, inputs: dict[str, Any], rows: list[int], total: Any) -> Tensor:
+        loss = self.encoder.loss(logits, inputs["labels"][rows], "sum", inputs["lists"][rows]) / total
+        if not math.isfinite(loss.item()):
+            raise self._not_finite("loss", inputs["rows"][rows].tolist(), loss.item())
+        return loss
+
+    def _synchronised(self, model: nn.Module, last: bool) -> Any:
+        """Gradients of several processes are summed once, in the last backward pass."""
+        return contextlib.nullcontext() if last else self.accelerator.no_sync(model)
 
     def _set_train_mode(self, model: nn.Module) -> None:
         model.train()
@@ -323,6 +370,20 @@ class EncoderTrainer(Trainer):
                 where=str(folder),
                 fix="free disk space or permit writing, then --resume; earlier checkpoints are intact",
             ) from error
+
+
+_RandomState = tuple[Tensor, list[int], list[Tensor]]
+
+
+def _random_state(where: Tensor) -> _RandomState:
+    """Of the CPU, and of the tensor's GPU."""
+    return torch.get_rng_state(), *get_device_states(where)
+
+
+def _set_random_state(state: _RandomState) -> None:
+    cpu, devices, states = state
+    torch.set_rng_state(cpu)
+    set_device_states(devices, states)
 
 
 def _count_lists(lists: Tensor) -> int:
