@@ -156,7 +156,7 @@ def test_check_metrics_before_training():
         ("single_label_classification", 3, {"accuracy", "f1_macro", "f1_micro", "matthews"}),
         ("multi_label_classification", 2, {"accuracy", "f1_macro", "f1_micro"}),
         ("regression", 1, {"pearson", "spearman", "mse", "mae"}),
-        ("ranking", 1, {"accuracy"}),
+        ("ranking", 1, {"accuracy", "ndcg@10", "rr@10"}),
     ]:
         for name in METRICS:
             if name in fitting:

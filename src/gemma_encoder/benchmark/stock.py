@@ -85,6 +85,7 @@ class StockClassifier:
             **{name: training[name] for name in ("bf16", "use_cpu") if name in training},
         )
         validation = data.judged_by
+        assert isinstance(data.train, Dataset)  # the suites' tasks have rows
         train_rows = self._tokenised(data.train)
         self.tokens = sum(map(len, train_rows["input_ids"]))
         self.trainer = _Trainer(

@@ -206,12 +206,10 @@ def _print_plan(
 ) -> None:
     from ..decoders import describe_decoder
     from ..evaluation.evaluate import texts
-    from ..tasks.base import GROUP
     from ..training.parameters import add_lora, set_trainable
 
     task = data.task
-    items = len(set(data.train[GROUP])) if task.problem_type == "ranking" else len(data.train)
-    steps = -(-items // (args.per_device_train_batch_size * args.gradient_accumulation_steps))
+    steps = -(-data.items // (args.per_device_train_batch_size * args.gradient_accumulation_steps))
     if args.tune == "lora":
         add_lora(encoder, args)
     set_trainable(encoder, args.tune, train_embeddings=args.train_embeddings)

@@ -38,12 +38,16 @@ class Judged:
         predicted: The same, as the model answers; in lists 1 for the candidate with the highest score.
         groups: Group of each row, `[N]`.
         candidates: What each row stands for, `[N]` strings.
+        grades: In lists, how relevant each candidate is, `[N]`.
+        scores: In lists, the score of each candidate, `[N]`.
     """
 
     labels: Array
     predicted: Array
     groups: Array | None = None
     candidates: Sequence[str] | None = None
+    grades: Array | None = None
+    scores: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,32 @@ def _over_answers(compare: Callable[[str, str], float]) -> Callable[[Judged], fl
     return score
 
 
+def _grades_in_order(judged: Judged) -> list[Array]:
+    """Grades of each list's candidates, by descending score, the first of equal ones first."""
+    assert judged.grades is not None and judged.scores is not None  # `_chosen` gives them
+    groups = _numbered(judged.groups)
+    order = np.lexsort((-judged.scores, groups))
+    ends = np.cumsum(np.bincount(groups))[:-1]
+    return np.split(np.maximum(judged.grades[order], 0), ends)
+
+
+def _ndcg(judged: Judged) -> float:
+    """As trec_eval's `ndcg_cut_10` (the grade is the gain), with the list's own best order as the ideal."""
+
+    def gained(grades: Array) -> float:
+        best = grades[:CUT]
+        return float((best / np.log2(np.arange(2, len(best) + 2))).sum())
+
+    ideals = [(gained(grades), gained(np.sort(grades)[::-1])) for grades in _grades_in_order(judged)]
+    return float(np.mean([found / ideal if ideal else 0.0 for found, ideal in ideals]))
+
+
+def _reciprocal_rank(judged: Judged) -> float:
+    """One by the rank of the first relevant candidate; 0 beyond the cut."""
+    relevant = [np.flatnonzero(grades[:CUT] > 0) for grades in _grades_in_order(judged)]
+    return float(np.mean([1 / (ranks[0] + 1) if len(ranks) else 0.0 for ranks in relevant]))
+
+
 def _normalised(answer: str) -> list[str]:
     """An answer's words as ReCoRD's script compares them: lower case, without punctuation and articles."""
     kept = "".join(character for character in answer.lower() if character not in string.punctuation)
@@ -149,6 +179,8 @@ def _correlation(function: Callable[[Array, Array], Any], name: str) -> Callable
     return _by_row(correlate)
 
 
+CUT = 10  # of nDCG@10 and RR@10
+
 _ALL_CLASSES: tuple[Kind, ...] = ("binary", "classes", "multi_label")
 
 METRICS: dict[str, Metric] = {
@@ -161,6 +193,8 @@ METRICS: dict[str, Metric] = {
     "gender_parity": Metric(_gender_parity, ("binary", "classes"), needs_groups=True),
     "answer_f1": Metric(_over_answers(_token_f1), ("lists",), needs_candidates=True),
     "answer_exact_match": Metric(_over_answers(_same_answer), ("lists",), needs_candidates=True),
+    "ndcg@10": Metric(_ndcg, ("lists",)),
+    "rr@10": Metric(_reciprocal_rank, ("lists",)),
     "pearson": Metric(_correlation(stats.pearsonr, "pearson"), ("numbers",)),
     "spearman": Metric(_correlation(stats.spearmanr, "spearman"), ("numbers",)),
     "mse": Metric(_by_row(sk.mean_squared_error), ("numbers",), higher_is_better=False),
@@ -188,8 +222,9 @@ def compute_metrics(
     One score a row and `groups` are lists: the candidate with the highest score of its list is chosen (the
     first of equal ones), and `accuracy` is the share of lists where it is right. `answer_f1` and
     `answer_exact_match` compare the words of the chosen candidate with those of the right ones, and take the
-    best. `exact_match` is the share of groups in which all rows are right, `gender_parity` the share whose
-    rows get the same answer.
+    best. `ndcg@10` and `rr@10` are means over lists, of which one without a relevant candidate counts 0; the
+    ideal of `ndcg@10` is that of the list, which lacks what was not retrieved. `exact_match` is the share of
+    groups in which all rows are right, `gender_parity` the share whose rows get the same answer.
 
     Args:
         names: Which metrics, of `METRICS`.
@@ -209,7 +244,7 @@ def compute_metrics(
     groups = None if groups is None else np.asarray(groups)
     if groups is not None and scores.size == len(scores):
         _check(names, "lists")
-        judged = _chosen(_finite(scores, labels), labels > 0, groups, candidates)
+        judged = _chosen(_finite(scores, labels), labels, groups, candidates)
     else:
         kind, labels, predicted = _prepare(names, scores, labels)
         _check(names, kind)
@@ -218,13 +253,13 @@ def compute_metrics(
     return {name: float(METRICS[name].function(judged)) for name in names}
 
 
-def _chosen(scores: Array, right: Array, groups: Array, candidates: Sequence[str] | None) -> Judged:
+def _chosen(scores: Array, grades: Array, groups: Array, candidates: Sequence[str] | None) -> Judged:
     """Each list's candidate with the highest score, the first of equal ones."""
     order = np.lexsort((-scores[:, 0], groups))  # stable: equal scores stay in their order
     firsts = order[np.unique(groups[order], return_index=True)[1]]
     predicted = np.zeros(len(groups), dtype=bool)
     predicted[firsts] = True
-    return Judged(right, predicted, groups, candidates)
+    return Judged(grades > 0, predicted, groups, candidates, grades, scores[:, 0])
 
 
 def check_metrics(

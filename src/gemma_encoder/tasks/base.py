@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 from datasets import Dataset
 
@@ -149,13 +149,23 @@ class Split:
         }
 
 
+class ListsToLearn(Protocol):
+    """Lists that are read, cut to size and tokenised as training asks for them."""
+
+    def __len__(self) -> int: ...
+
+    def tokenized(self, encoder: Any, seed: int) -> Any:
+        """As `training.collation.TrainingItems`."""
+        ...
+
+
 @dataclass(frozen=True)
 class TaskData:
     """The rows to train on and the rows to judge by.
 
     Attributes:
         task: What the rows are for.
-        train: See `Split.rows`.
+        train: See `Split.rows`; in ranking also lists that lie elsewhere (`ranking.learning`).
         validation: See `Split.rows`.
         train_note: How `train` differs from the official split (a part, a sample); belongs in `run.json`.
         validation_note: The same for `validation`.
@@ -166,7 +176,7 @@ class TaskData:
     """
 
     task: Task
-    train: Dataset
+    train: Dataset | ListsToLearn
     validation: Dataset
     train_note: str = ""
     validation_note: str = ""
@@ -174,6 +184,14 @@ class TaskData:
     validation_source: str = ""
     skipped: int = 0
     empty_texts: int = 0
+
+    @property
+    def items(self) -> int:
+        """What a batch counts: rows to learn from, in ranking lists."""
+        rows = self.train
+        if isinstance(rows, Dataset) and self.task.problem_type == "ranking":
+            return len(set(rows[GROUP]))
+        return len(rows)
 
     @property
     def judged_by(self) -> Split:

@@ -10,6 +10,8 @@ from typing import Any
 from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from .collation import TrainingItems
+
 
 @dataclass
 class Throughput:
@@ -117,6 +119,19 @@ class ProgressLines(TrainerCallback):
     def _say(self, line: str) -> None:
         tqdm.write(line, file=sys.stderr)
         sys.stderr.flush()
+
+
+class NewEpoch(TrainerCallback):
+    """Tells the training items which epoch begins, also where a run goes on in the middle of it."""
+
+    def __init__(self, items: TrainingItems) -> None:
+        self.items = items
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Set it."""
+        self.items.set_epoch(int((state.epoch or 0.0) + 1e-6))
 
 
 class SaveByTime(TrainerCallback):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from datasets import Dataset
@@ -13,6 +14,27 @@ from ..encoder import Encoder
 from ..tasks.base import CANDIDATE, GROUP, by_group
 
 Item = dict[str, Any]
+
+
+class TrainingItems(Protocol):
+    """What training draws batches from: rows, or (in ranking) whole lists."""
+
+    @property
+    def truncated(self) -> int:
+        """How many rows are known to be cut to the maximal length."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Item | list[Item]: ...
+
+    def fingerprint(self) -> str:
+        """A text that differs for other items."""
+        ...
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw what is drawn anew in each epoch, from 0."""
+        ...
 
 
 class TokenizedRows(torch.utils.data.Dataset):
@@ -53,6 +75,18 @@ class TokenizedRows(torch.utils.data.Dataset):
         assert self.groups is not None  # which every ranking task has
         return Lists(self, self.groups.tolist())
 
+    def fingerprint(self) -> str:
+        """A text that differs for other rows, labels or lists."""
+        hashed = hashlib.sha256(self.labels.numpy().tobytes())
+        if self.groups is not None:
+            hashed.update(self.groups.numpy().tobytes())
+        for ids in self.input_ids:
+            hashed.update(torch.as_tensor(ids, dtype=torch.int32).numpy().tobytes() + b"|")
+        return hashed.hexdigest()[:16]
+
+    def set_epoch(self, epoch: int) -> None:
+        """All rows are seen in every epoch."""
+
     def __len__(self) -> int:
         return len(self.input_ids)
 
@@ -70,6 +104,18 @@ class Lists(torch.utils.data.Dataset):
 
     def __init__(self, rows: Any, groups: Iterable[int]) -> None:
         self.rows, self.members = rows, by_group(groups)
+
+    @property
+    def truncated(self) -> int:
+        """Of the rows."""
+        return int(self.rows.truncated)
+
+    def fingerprint(self) -> str:
+        """Of the rows."""
+        return str(self.rows.fingerprint())
+
+    def set_epoch(self, epoch: int) -> None:
+        """All lists are seen whole in every epoch."""
 
     def __len__(self) -> int:
         return len(self.members)

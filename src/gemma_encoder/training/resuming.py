@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
-
-import torch
 
 from ..backbone_files import digest
 from ..encoder import Encoder
 from ..errors import CheckpointError
 from .arguments import EncoderTrainingArguments
-from .collation import TokenizedRows
+from .collation import TokenizedRows, TrainingItems
 
 # Options that decide what is learnt and which of it is kept. The token budget, and how often to log or save,
 # may change.
@@ -59,7 +56,7 @@ def decisive_settings(
     encoder: Encoder,
     args: EncoderTrainingArguments,
     metrics: Sequence[str],
-    train_rows: TokenizedRows,
+    train_rows: TrainingItems,
     validation_rows: TokenizedRows,
 ) -> dict[str, str]:
     """All that decides a run but the weights that train: options, model, metrics, rows, frozen weights."""
@@ -72,8 +69,8 @@ def decisive_settings(
         **options,
         **model,
         "metrics": ", ".join(metrics),
-        "training rows": _fingerprint(train_rows),
-        "validation rows": _fingerprint(validation_rows),
+        "training rows": train_rows.fingerprint(),
+        "validation rows": validation_rows.fingerprint(),
         "decoder (the weights that don't train)": digest(frozen),
     }
 
@@ -91,12 +88,3 @@ def check_same(saved: Mapping[str, str], current: Mapping[str, str], checkpoint:
                 where=checkpoint,
                 fix="give what the run was started with, or start again",
             )
-
-
-def _fingerprint(rows: TokenizedRows) -> str:
-    hashed = hashlib.sha256(rows.labels.numpy().tobytes())
-    if rows.groups is not None:
-        hashed.update(rows.groups.numpy().tobytes())
-    for ids in rows.input_ids:
-        hashed.update(torch.as_tensor(ids, dtype=torch.int32).numpy().tobytes() + b"|")
-    return hashed.hexdigest()[:16]

@@ -32,8 +32,8 @@ from ..scoring import is_out_of_memory, out_of_memory, score_token_ids
 from ..tasks import Task
 from ..tasks.base import by_group
 from .arguments import EncoderTrainingArguments
-from .callbacks import ProgressLines, SaveByTime, Throughput
-from .collation import Collator, TokenizedRows
+from .callbacks import NewEpoch, ProgressLines, SaveByTime, Throughput
+from .collation import Collator, TokenizedRows, TrainingItems
 from .parameters import parameter_groups
 from .resuming import check_same, decisive_settings
 
@@ -65,7 +65,7 @@ class EncoderTrainer(Trainer):
         encoder: What to train; which parameters train is set beforehand (`parameters.set_trainable`).
         args: Options. `output_dir` holds the checkpoints.
         task: Says which metrics judge, and the main one.
-        train_rows: Rows to learn from.
+        train_items: Rows, or in ranking lists, to learn from.
         validation_rows: Rows to judge by.
     """
 
@@ -74,7 +74,7 @@ class EncoderTrainer(Trainer):
         encoder: Encoder,
         args: EncoderTrainingArguments,
         task: Task,
-        train_rows: TokenizedRows,
+        train_items: TrainingItems,
         validation_rows: TokenizedRows,
     ) -> None:
         self.encoder, self.task, self.throughput = encoder, task, Throughput()
@@ -83,7 +83,7 @@ class EncoderTrainer(Trainer):
                 model=_Trainable(encoder),
                 args=args,
                 data_collator=Collator(int(encoder.tokenizer.pad_token_id or 0)),
-                train_dataset=train_rows.in_lists() if task.problem_type == "ranking" else train_rows,
+                train_dataset=train_items,
                 eval_dataset=validation_rows,
             )
         except (RuntimeError, ImportError) as error:  # report_to names something that isn't installed
@@ -96,9 +96,10 @@ class EncoderTrainer(Trainer):
         self.remove_callback(PrinterCallback)
         self.progress = ProgressLines(self.throughput)
         self.add_callback(self.progress)
+        self.add_callback(NewEpoch(train_items))
         if args.save_minutes and args.save_strategy != SaveStrategy.NO and args.world_size == 1:
             self.add_callback(SaveByTime(args.save_minutes))
-        self._settings = decisive_settings(encoder, args, task.metrics, train_rows, validation_rows)
+        self._settings = decisive_settings(encoder, args, task.metrics, train_items, validation_rows)
         self._rows_of_step: list[int] = []
         self._scores_by_step: dict[int, np.ndarray] = {}
 

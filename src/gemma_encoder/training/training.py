@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from datasets import Dataset
 from transformers import EarlyStoppingCallback, set_seed
 
 from ..checkpoint import CONFIG_FILE
@@ -25,7 +26,7 @@ from ..tasks import TaskData
 from ..tasks.base import CANDIDATE, GROUP
 from .arguments import EncoderTrainingArguments
 from .checkpoint_folder import checkpoint_folder, delete_checkpoints, last_checkpoint, make_folder
-from .collation import TokenizedRows
+from .collation import TokenizedRows, TrainingItems
 from .parameters import add_lora, set_trainable
 from .run_record import hardware, now, peak_memory, resolved_arguments, versions, write_run
 from .trainer import EncoderTrainer
@@ -96,9 +97,8 @@ def train(
     if args.tune == "lora":
         add_lora(encoder, args)
     set_trainable(encoder, args.tune, train_embeddings=args.train_embeddings)
-    train_rows, validation_rows = TokenizedRows(encoder, data.train), TokenizedRows(encoder, data.validation)
-    if encoder.config.problem_type == "regression":
-        _standardise(encoder, train_rows.labels)
+    train_items = _training_items(encoder, data, args.seed)
+    validation_rows = TokenizedRows(encoder, data.validation)
     trainer_args = _trainer_args(args, task.main_metric, checkpoints)
     run: dict[str, Any] = {
         "status": "running",
@@ -109,7 +109,7 @@ def train(
         "training": resolved_arguments(trainer_args),
         "seed": args.seed,
         "data": {
-            "train_rows": len(train_rows),
+            "train_rows": len(data.train),
             "validation_rows": len(validation_rows),
             "train_source": data.train_source,
             "validation_source": data.validation_source,
@@ -117,7 +117,7 @@ def train(
             "validation_note": data.validation_note,
             "skipped": data.skipped,
             "empty_texts": data.empty_texts,
-            "truncated": train_rows.truncated + validation_rows.truncated,
+            "truncated": train_items.truncated + validation_rows.truncated,
         },
         "parameters": _count(encoder),
         "versions": versions(),
@@ -127,7 +127,7 @@ def train(
     baseline = majority_baseline(
         validation_rows.labels.numpy(), task.metrics, task.problem_type, **validation_rows.together()
     )
-    trainer = EncoderTrainer(encoder, trainer_args, task, train_rows, validation_rows)
+    trainer = EncoderTrainer(encoder, trainer_args, task, train_items, validation_rows)
     if args.early_stopping_patience is not None:
         trainer.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
     try:
@@ -203,7 +203,8 @@ def check_run(encoder: Encoder, data: TaskData, args: EncoderTrainingArguments) 
         groups=GROUP in columns,
         candidates=CANDIDATE in columns,
     )
-    if task.problem_type == "ranking" and not {GROUP} <= {*data.train.column_names} & {*columns}:
+    train_columns = data.train.column_names if isinstance(data.train, Dataset) else [GROUP]
+    if task.problem_type == "ranking" and not {GROUP} <= {*train_columns} & {*columns}:
         raise ConfigError(
             "Ranking learns from lists, and these rows are in none",
             fix=f"give the rows a column {GROUP!r} with the number of their list",
@@ -261,6 +262,16 @@ def _trainer_args(
     changed.metric_for_best_model = f"eval_{main_metric}"
     changed.greater_is_better = higher_is_better(main_metric)
     return changed
+
+
+def _training_items(encoder: Encoder, data: TaskData, seed: int) -> TrainingItems:
+    if not isinstance(data.train, Dataset):
+        items: TrainingItems = data.train.tokenized(encoder, seed)
+        return items
+    rows = TokenizedRows(encoder, data.train)
+    if encoder.config.problem_type == "regression":
+        _standardise(encoder, rows.labels)
+    return rows.in_lists() if encoder.config.problem_type == "ranking" else rows
 
 
 def _standardise(encoder: Encoder, targets: torch.Tensor) -> None:

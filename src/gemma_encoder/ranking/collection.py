@@ -1,0 +1,233 @@
+"""A collection as BEIR lays it out: queries, a corpus and judgments; and its runs as lists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args, overload
+
+import pyarrow as pa
+
+from ..errors import ConfigError, DataError
+from ..tasks.tables import iter_records, text_of
+from .lists import CandidateList, join_title
+from .runs import ranked
+
+CHUNK = 65_536
+MissingPositives = Literal["add", "leave"]
+
+
+class Corpus(Mapping[str, str]):
+    """Documents by id, their texts in Arrow memory (about as large as the file).
+
+    Args:
+        path: JSONL, parquet, CSV or TSV with an id (`_id`, `id`, `doc_id`, `docid`, `pid`), `text` and, where
+            there is one, `title`, which is put before the text; TSV without a header has id and text.
+
+    Raises:
+        DataError: There is no such file, a line is bad, or an id comes twice.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.source = str(path)
+        self.empty = 0
+        self._places: dict[str, int] = {}
+        self._chunks: list[pa.Array] = []
+        texts: list[str] = []
+        for number, (name, text) in _named_texts(Path(path)):
+            if name in self._places:
+                raise DataError(
+                    f"document {name!r} comes twice",
+                    where=f"{path}, line {number}",
+                    fix="leave one of them out",
+                )
+            self.empty += not text.strip()
+            self._places[name] = len(self._places)
+            texts.append(text)
+            if len(texts) == CHUNK:
+                self._chunks.append(pa.array(texts, pa.large_string()))
+                texts = []
+        self._chunks.append(pa.array(texts, pa.large_string()))
+
+    def __getitem__(self, name: str) -> str:
+        chunk, place = divmod(self._places[name], CHUNK)
+        text: str = self._chunks[chunk][place].as_py()
+        return text
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+def read_queries(path: str | Path) -> dict[str, str]:
+    """Queries by id; files as for `Corpus`.
+
+    Raises:
+        DataError: A line is bad, a query is empty, or an id comes twice.
+    """
+    queries: dict[str, str] = {}
+    for number, (name, text) in _named_texts(Path(path)):
+        what = "comes twice" if name in queries else "" if text.strip() else "has no text"
+        if what:
+            raise DataError(f"query {name!r} {what}", where=f"{path}, line {number}", fix="mend that line")
+        queries[name] = text
+    return queries
+
+
+def find_file(folder: str | Path, stem: str) -> Path:
+    """The file of a BEIR folder that is called `corpus` or `queries`.
+
+    Raises:
+        DataError: There is none; names the suffixes that were looked for.
+    """
+    suffixes = [kind + packed for kind in (".jsonl", ".parquet", ".tsv", ".csv") for packed in ("", ".gz")]
+    for suffix in suffixes:
+        path = Path(folder) / f"{stem}{suffix}"
+        if path.is_file():
+            return path
+    raise DataError(
+        f"there is no {stem}", where=str(folder), fix=f"add {stem}.jsonl (or {', '.join(suffixes[1:])})"
+    )
+
+
+@dataclass
+class Gaps:
+    """What a run and judgments name that isn't there, counted.
+
+    Attributes:
+        queries_without_text: Queries of the run that the queries' file lacks.
+        documents_without_text: Candidates that the corpus lacks, those of all queries together.
+        queries_without_positive: Queries without a relevant document among their candidates.
+        missing_positives: Relevant documents that the run does not have.
+        examples: Some of what has no text, for a message.
+    """
+
+    queries_without_text: int = 0
+    documents_without_text: int = 0
+    queries_without_positive: int = 0
+    missing_positives: int = 0
+    examples: list[str] = field(default_factory=list)
+
+
+class RunLists(Sequence[CandidateList]):
+    """The candidates of a run, with texts and judgments; texts are looked up as lists are asked for.
+
+    Documents without a judgment have the label 0, as everywhere in information retrieval.
+
+    Args:
+        run: Scores by query and document; of each query the best `depth` are taken, in trec_eval's order.
+        queries: Texts of queries.
+        corpus: Texts of documents.
+        qrels: Judgments; None leaves the lists without labels.
+        depth: Candidates of each query.
+        missing_positives: Relevant documents that the run lacks are put behind it (`add`, for training) or
+            left out (`leave`, for judging, where they count in the ideal ranking).
+        with_positives_only: Leave out queries without a relevant candidate: they teach nothing.
+        strict: Refuse a run with queries or documents that have no text; otherwise they are left out and
+            counted in `gaps`.
+
+    Attributes:
+        gaps: What isn't there.
+
+    Raises:
+        ConfigError: An option is not allowed.
+        DataError: There is nothing to rank; or `strict` and a text is missing.
+    """
+
+    def __init__(
+        self,
+        run: Mapping[str, Mapping[str, float]],
+        queries: Mapping[str, str],
+        corpus: Mapping[str, str],
+        qrels: Mapping[str, Mapping[str, int]] | None = None,
+        *,
+        depth: int = 100,
+        missing_positives: MissingPositives = "leave",
+        with_positives_only: bool = False,
+        strict: bool = True,
+    ) -> None:
+        if depth < 1:
+            raise ConfigError(f"depth is {depth}", fix="use at least 1")
+        if missing_positives not in get_args(MissingPositives):
+            allowed = ", ".join(get_args(MissingPositives))
+            raise ConfigError(f"missing_positives is {missing_positives!r}", fix=f"use one of {allowed}")
+        self.queries, self.corpus, self.qrels, self.gaps = queries, corpus, qrels, Gaps()
+        self._candidates: list[tuple[str, tuple[str, ...]]] = []
+        for query, scores in run.items():
+            if query not in queries:
+                self.gaps.queries_without_text += 1
+                self.gaps.examples.append(f"query {query}")
+                continue
+            best = [name for name, _ in ranked(scores)[:depth]]
+            names = self._with_text(query, best, add=missing_positives == "add")
+            if qrels is not None and not any(self._grade(query, name) > 0 for name in names):
+                self.gaps.queries_without_positive += 1
+                if with_positives_only:
+                    continue
+            if names:
+                self._candidates.append((query, names))
+        self._refuse(strict)
+
+    def _with_text(self, query: str, best: Sequence[str], *, add: bool) -> tuple[str, ...]:
+        """Candidates that have a text, missing positives behind them if asked for."""
+        there = [name for name in best if name in self.corpus]
+        lost = [name for name in best if name not in self.corpus]
+        self.gaps.documents_without_text += len(lost)
+        self.gaps.examples += [f"document {name} of query {query}" for name in lost[:1]]
+        known = set(best)
+        relevant = [name for name in (self.qrels or {}).get(query, {}) if self._grade(query, name) > 0]
+        missing = [name for name in relevant if name not in known]
+        self.gaps.missing_positives += len(missing)
+        return (*there, *(name for name in missing if add and name in self.corpus))
+
+    def _grade(self, query: str, name: str) -> int:
+        return (self.qrels or {}).get(query, {}).get(name, 0)
+
+    def _refuse(self, strict: bool) -> None:
+        gaps = self.gaps
+        if strict and gaps.examples:
+            raise DataError(
+                f"{gaps.queries_without_text} queries and {gaps.documents_without_text} documents of the run "
+                f"have no text, {', '.join(gaps.examples[:3])} among them",
+                fix="give the corpus and queries that the run was made with, or leave out what has no text",
+            )
+        if not self._candidates:
+            raise DataError(
+                "no query of the run has candidates to rank",
+                fix="check that run, queries, corpus and judgments are of one collection",
+            )
+
+    def __len__(self) -> int:
+        return len(self._candidates)
+
+    @overload
+    def __getitem__(self, index: int) -> CandidateList: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[CandidateList]: ...
+    def __getitem__(self, index: int | slice) -> CandidateList | list[CandidateList]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        query, names = self._candidates[index]
+        labels = None
+        if self.qrels is not None:
+            labels = tuple(float(max(0, self._grade(query, name))) for name in names)
+        texts = tuple(self.corpus[name] for name in names)
+        return CandidateList(query, self.queries[query], names, texts, labels)
+
+
+def _named_texts(path: Path) -> Iterator[tuple[int, tuple[str, str]]]:
+    names = ("_id", "id", "doc_id", "docid", "pid", "query_id", "qid")
+    for number, record in iter_records(path, header=("_id", "text")):
+        name = next((each for each in names if record.get(each) is not None), None)
+        place = f"{path}, line {number}"
+        if name is None or "text" not in record:
+            raise DataError(
+                f"a line has no id or no text; its columns are {', '.join(record)}",
+                where=place,
+                fix='use {"_id": ..., "text": ...}',
+            )
+        value: Any = record[name]
+        yield number, (str(value), join_title(record.get("title"), text_of(record, "text", place)))

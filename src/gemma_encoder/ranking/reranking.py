@@ -1,0 +1,182 @@
+"""Scores of candidates: a stream of lists through an encoder, and `Reranker` for a program's own queries."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..encoder import Encoder
+from ..errors import ConfigError, DataError
+from ..scoring import DEFAULT_BUFFER_ROWS, DEFAULT_MAX_TOKENS, score
+from .lists import CandidateList
+
+
+def rerank(
+    encoder: Encoder,
+    lists: Iterable[CandidateList],
+    *,
+    max_tokens: int = DEFAULT_MAX_TOKENS,
+    buffer_rows: int = DEFAULT_BUFFER_ROWS,
+) -> Iterator[tuple[CandidateList, np.ndarray]]:
+    """Score the documents of each list, as a stream. A text that stands in a list twice is scored once.
+
+    Args:
+        encoder: One that scores pairs, with a single score or two classes (see `relevance`).
+        lists: As many as there are.
+        max_tokens: Most tokens in one forward pass; changes speed and memory, never the scores.
+        buffer_rows: Pairs held in memory; lists are drawn from `lists` that far ahead.
+
+    Yields:
+        Each list in order, with the scores of its documents, float32 `[documents]`.
+
+    Raises:
+        ConfigError: The encoder doesn't score pairs, or `max_tokens` or `buffer_rows` is below 1.
+    """
+    check_encoder(encoder)
+    waiting: deque[tuple[CandidateList, dict[str, int]]] = deque()
+
+    def pairs() -> Iterator[tuple[str, str]]:
+        for candidates in lists:
+            texts: dict[str, int] = {}
+            for text in candidates.documents:
+                texts.setdefault(text, len(texts))
+            waiting.append((candidates, texts))
+            for text in texts:
+                yield candidates.query, text
+
+    scores: list[float] = []
+    for scored in score(encoder, pairs(), max_tokens=max_tokens, buffer_rows=buffer_rows):
+        scores.append(relevance(scored.logits))
+        candidates, texts = waiting[0]
+        if len(scores) == len(texts):
+            waiting.popleft()
+            yield candidates, np.array([scores[texts[text]] for text in candidates.documents], np.float32)
+            scores = []
+
+
+def relevance(logits: np.ndarray) -> float:
+    """The one number of `[num_labels]` scores that documents are ordered by: the score itself, or by how much
+    the second of two classes is ahead."""
+    return float(logits[0] if len(logits) == 1 else logits[1] - logits[0])
+
+
+def check_encoder(encoder: Encoder) -> None:
+    """Refuse an encoder that can't order documents.
+
+    Raises:
+        ConfigError: It takes single texts, or has more than two labels.
+    """
+    if not encoder.config.text.is_pair:
+        raise ConfigError(
+            "The model takes one text, a re-ranker takes pairs", fix="use one that was trained on pairs"
+        )
+    labels = encoder.config.labels
+    classes = encoder.config.problem_type == "single_label_classification"
+    if len(labels) != 1 and not (classes and len(labels) == 2):
+        raise ConfigError(
+            f"The model has {len(labels)} labels ({', '.join(labels)}): they give no order",
+            fix="use one with a single score (ranking, regression) or two classes",
+        )
+
+
+@dataclass(frozen=True)
+class RankedDocument:
+    """A document where it belongs.
+
+    Attributes:
+        index: Its place among the documents given.
+        score: The higher the more relevant; comparable within a query only.
+        text: The document.
+    """
+
+    index: int
+    score: float
+    text: str
+
+
+class Reranker:
+    """Puts the most relevant documents first.
+
+        reranker = Reranker.from_pretrained("my-reranker")
+        for document in reranker.rank("how do planes fly", documents, top_k=10):
+            print(document.score, document.index, document.text)
+
+    Args:
+        encoder: A trained encoder of pairs.
+        max_tokens: Most tokens in one forward pass.
+
+    Raises:
+        ConfigError: The encoder can't order documents.
+    """
+
+    def __init__(self, encoder: Encoder, *, max_tokens: int = DEFAULT_MAX_TOKENS) -> None:
+        check_encoder(encoder)
+        self.encoder, self.max_tokens = encoder, max_tokens
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        *,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        max_tokens: int = DEFAULT_MAX_TOKENS,
+    ) -> Reranker:
+        """Load a folder that `train` or `save_pretrained` wrote; options as in `Encoder.from_pretrained`."""
+        options: dict[str, Any] = {"device": device, "dtype": dtype}
+        given = {name: value for name, value in options.items() if value is not None}
+        return cls(Encoder.from_pretrained(folder, **given), max_tokens=max_tokens)
+
+    def rank(self, query: str, documents: Sequence[str], *, top_k: int | None = None) -> list[RankedDocument]:
+        """The documents, best first; of equal scores the one that was given first.
+
+        Args:
+            query: The query.
+            documents: Its candidates.
+            top_k: Give back this many.
+
+        Raises:
+            DataError: `documents` is one string, or there is something in it that is no text.
+            ConfigError: `top_k` is below 1.
+        """
+        return self.rank_many([query], [documents], top_k=top_k)[0]
+
+    def rank_many(
+        self, queries: Sequence[str], documents: Sequence[Sequence[str]], *, top_k: int | None = None
+    ) -> list[list[RankedDocument]]:
+        """As `rank`, for several queries with candidates of their own; faster than one by one.
+
+        Raises:
+            DataError: There are not as many lists of documents as queries; or as for `rank`.
+            ConfigError: `top_k` is below 1.
+        """
+        if top_k is not None and top_k < 1:
+            raise ConfigError(f"top_k is {top_k}", fix="use at least 1, or leave it out")
+        count = 1 if isinstance(queries, str) else len(queries)
+        if isinstance(queries, str) or count != len(documents):
+            raise DataError(
+                f"{count} queries and {len(documents)} lists of documents",
+                fix="give a list of queries, and for each a list of documents",
+            )
+        for each in documents:
+            if isinstance(each, str):
+                raise DataError(f"The documents are one string, {each[:60]!r}", fix="give a list of texts")
+        filled = {place for place, each in enumerate(documents) if len(each)}
+        lists = (
+            CandidateList(str(place), queries[place], tuple(map(str, range(len(each)))), tuple(each))
+            for place, each in enumerate(documents)
+            if place in filled
+        )
+        found = rerank(self.encoder, lists, max_tokens=self.max_tokens)
+        return [_best(*next(found), top_k) if place in filled else [] for place in range(len(documents))]
+
+
+def _best(candidates: CandidateList, scores: np.ndarray, top_k: int | None) -> list[RankedDocument]:
+    order = np.argsort(-scores, kind="stable")[:top_k].tolist()
+    return [RankedDocument(place, float(scores[place]), candidates.documents[place]) for place in order]
