@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .heads import HeadConfig
     from .inspection import assert_bidirectional
     from .pooling import PoolingConfig
+    from .ranking import Reranker
     from .scoring import score, score_all
     from .tasks import load_task
     from .text import TextConfig
@@ -34,6 +35,7 @@ __all__ = [
     "GemmaEncoderError",
     "HeadConfig",
     "PoolingConfig",
+    "Reranker",
     "TextConfig",
     "assert_bidirectional",
     "evaluate",
@@ -52,6 +54,7 @@ _HOMES = {
     "GemmaEncoderError": "errors",
     "HeadConfig": "heads",
     "PoolingConfig": "pooling",
+    "Reranker": "ranking",
     "TextConfig": "text",
     "assert_bidirectional": "inspection",
     "evaluate": "evaluation.evaluate",
