@@ -9,11 +9,18 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from .classification import binary_cross_entropy, cross_entropy
-from .ranking import softmax_cross_entropy, to_lists
+from .distillation import kl_divergence, margin_mse
+from .lambda_loss import lambda_loss
+from .listmle import list_mle
+from .lists import Reduction, to_lists
+from .pairwise import pairwise_logistic
+from .pointwise import pointwise_cross_entropy
+from .poly1 import poly1_softmax
 from .regression import squared_error
+from .softmax import softmax_cross_entropy
 
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression", "ranking"]
-Reduction = Literal["mean", "sum"]
+RankingLoss = Literal["pointwise", "pairwise", "softmax", "poly1", "listmle", "lambda", "margin_mse", "kl"]
 
 
 class Loss(Protocol):
@@ -27,6 +34,29 @@ class Loss(Protocol):
     ) -> Tensor: ...
 
 
+class ListLoss(Protocol):
+    """Scores, labels and where there is a document, all `[lists, docs]`, to one number over the lists.
+
+    A list that says nothing, such as one without documents, has a loss and a gradient of 0.
+    """
+
+    def __call__(
+        self, scores: Tensor, labels: Tensor, mask: Tensor, reduction: Reduction = "mean"
+    ) -> Tensor: ...
+
+
+RANKING_LOSSES: dict[RankingLoss, ListLoss] = {
+    "pointwise": pointwise_cross_entropy,
+    "pairwise": pairwise_logistic,
+    "softmax": softmax_cross_entropy,
+    "poly1": poly1_softmax,
+    "listmle": list_mle,
+    "lambda": lambda_loss,
+    "margin_mse": margin_mse,
+    "kl": kl_divergence,
+}
+
+
 def _by_row(function: Callable[[Tensor, Tensor, Reduction], Tensor]) -> Loss:
     def loss(
         logits: Tensor, labels: Tensor, reduction: Reduction = "mean", lists: Tensor | None = None
@@ -36,7 +66,7 @@ def _by_row(function: Callable[[Tensor, Tensor, Reduction], Tensor]) -> Loss:
     return loss
 
 
-def _by_list(function: Callable[[Tensor, Tensor, Tensor, Reduction], Tensor]) -> Loss:
+def _by_list(function: ListLoss) -> Loss:
     def loss(
         logits: Tensor, labels: Tensor, reduction: Reduction = "mean", lists: Tensor | None = None
     ) -> Tensor:
@@ -45,40 +75,50 @@ def _by_list(function: Callable[[Tensor, Tensor, Tensor, Reduction], Tensor]) ->
                 "A ranking loss compares the rows of a list", fix="say which list each row belongs to (lists)"
             )
         scores, mask = to_lists(logits.squeeze(1), lists)
-        return function(scores, to_lists(labels.to(logits.dtype), lists)[0], mask, reduction)
+        # Labels in their own type: a teacher's scores would be rounded by bfloat16 logits.
+        return function(scores, to_lists(labels, lists)[0], mask, reduction)
 
     return loss
 
 
-_LOSSES: dict[str, Loss] = {
+_ROW_LOSSES: dict[str, Loss] = {
     "single_label_classification": _by_row(cross_entropy),
     "multi_label_classification": _by_row(binary_cross_entropy),
     "regression": _by_row(squared_error),
-    "ranking": _by_list(softmax_cross_entropy),
 }
 
 
-def loss_for(problem_type: ProblemType) -> Loss:
+def loss_for(problem_type: ProblemType, ranking_loss: RankingLoss = "softmax") -> Loss:
     """The loss that trains a problem type.
 
+    Args:
+        problem_type: What the scores are for.
+        ranking_loss: Which loss over lists, a key of `RANKING_LOSSES`; only ranking looks at it.
+
     Raises:
-        ConfigError: Unknown problem type.
+        ConfigError: Unknown problem type or ranking loss.
     """
-    if problem_type not in _LOSSES:
+    if problem_type not in get_args(ProblemType):
         raise ConfigError(
             f"problem_type is {problem_type!r}", fix=f"use one of {', '.join(get_args(ProblemType))}"
         )
-    return _LOSSES[problem_type]
+    if ranking_loss not in RANKING_LOSSES:
+        raise ConfigError(f"ranking_loss is {ranking_loss!r}", fix=f"use one of {', '.join(RANKING_LOSSES)}")
+    if problem_type == "ranking":
+        return _by_list(RANKING_LOSSES[ranking_loss])
+    return _ROW_LOSSES[problem_type]
 
 
 __all__ = [
+    "RANKING_LOSSES",
+    "ListLoss",
     "Loss",
     "ProblemType",
+    "RankingLoss",
     "Reduction",
     "binary_cross_entropy",
     "cross_entropy",
     "loss_for",
-    "softmax_cross_entropy",
     "squared_error",
     "to_lists",
 ]
