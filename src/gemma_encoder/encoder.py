@@ -26,7 +26,7 @@ from .dropout import DropoutConfig, install_dropout
 from .encoder_config import EncoderConfig, overridden
 from .errors import ConfigError
 from .heads import MLPHead
-from .losses import loss_for
+from .losses import RankingLoss, loss_for
 from .packing import pack, repad, unpad
 from .pooling import build_pooler
 from .text import TextTokenizer, TokenizedBatch
@@ -320,6 +320,7 @@ class Encoder(nn.Module):
         labels: Tensor,
         reduction: Literal["mean", "sum"] = "mean",
         lists: Tensor | None = None,
+        ranking_loss: RankingLoss = "softmax",
     ) -> Tensor:
         """Loss of scores `[B, num_labels]` against labels, over the rows (in ranking over the `lists`).
 
@@ -328,7 +329,7 @@ class Encoder(nn.Module):
         """
         if self.config.problem_type == "regression":
             logits, labels = logits / self.head.output_scale, labels / self.head.output_scale
-        return loss_for(self.config.problem_type)(logits, labels, reduction, lists)
+        return loss_for(self.config.problem_type, ranking_loss)(logits, labels, reduction, lists)
 
     def activation_checkpointing_enable(
         self, activation_checkpointing_kwargs: dict[str, Any] | None = None, **options: Any

@@ -9,6 +9,7 @@ import pytest
 from gemma_encoder import Encoder
 from gemma_encoder.errors import DataError
 from gemma_encoder.evaluation.metrics import compute_metrics
+from gemma_encoder.losses import RANKING_LOSSES
 from gemma_encoder.ranking import Reranker
 from gemma_encoder.ranking.learning import TEMPLATE, TrainingLists, ranking_data, validation_rows
 from gemma_encoder.ranking.lists import CandidateList
@@ -63,6 +64,15 @@ def test_it_learns_to_rank(tmp_path):
     lists = lists_of(4, 100)
     ranked = Reranker.from_pretrained(tmp_path / "model").rank(lists[0].query, lists[0].documents)
     assert lists[0].labels[ranked[0].index] == 2
+
+
+@pytest.mark.parametrize("loss", [name for name in RANKING_LOSSES if name != "softmax"])
+def test_every_loss_trains_a_ranker(tmp_path, loss):
+    """From Python by a name; another name is another run."""
+    options = {"num_train_epochs": 15, "learning_rate": 5e-3, "ranking_loss": loss}
+    result = train(encoder_of(), data_of(size=3), arguments(tmp_path, **options))
+    assert result.metrics["ndcg@10"] > result.baseline["ndcg@10"] + 0.1
+    assert result.run["training"]["ranking_loss"] == loss
 
 
 def test_every_epoch_sees_other_documents_and_a_resumed_one_the_same(tmp_path, monkeypatch):

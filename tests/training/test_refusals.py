@@ -25,6 +25,7 @@ from gemma_encoder.training.parameters import add_lora
         ({"head_learning_rate": 0}, "head_learning_rate is 0"),
         ({"num_train_epochs": 0}, "num_train_epochs is 0"),
         ({"lora_r": 0}, "lora_r is 0"),
+        ({"ranking_loss": "hinge"}, "ranking_loss is 'hinge'.*pointwise, pairwise, softmax"),
         ({"lora_dropout": 1.0}, "lora_dropout is 1.0"),
         ({"save_minutes": -1}, "save_minutes is -1"),
         ({"weight_decay": -1}, "weight_decay is -1"),
@@ -65,6 +66,10 @@ def test_options_that_can_not_work(tmp_path, options, message):
     [
         (lambda folder: (encoder_of(SCORES), data_of(), arguments(folder)), "The model does regression"),
         (lambda folder: (encoder_of(), data_of(train_rows=0), arguments(folder)), "has no row"),
+        (
+            lambda folder: (encoder_of(), data_of(), arguments(folder, ranking_loss="poly1")),
+            "ranking_loss does nothing in single_label_classification",
+        ),
         (
             lambda folder: (
                 encoder_of(),

@@ -12,6 +12,7 @@ from transformers import TrainingArguments
 from transformers.trainer_utils import SaveStrategy, SchedulerType
 
 from ..errors import ConfigError, first_line
+from ..losses import RankingLoss
 
 Tune = Literal["full", "lora", "head"]
 
@@ -57,6 +58,7 @@ class EncoderTrainingArguments(TrainingArguments):
         bf16: Autocast to bfloat16 over float32 weights; on where the machine has it in hardware.
         max_tokens: Most tokens in one forward pass while training.
         eval_max_tokens: Most tokens in one forward pass while evaluating.
+        ranking_loss: In ranking, which loss over a list: a key of `losses.RANKING_LOSSES`.
         tune: What is trained besides pooler and head: `full` = the backbone, `lora` = adapters on it, `head`
             = nothing.
         train_embeddings: Whether `full` also trains the token embeddings (most of a small Gemma's
@@ -100,6 +102,7 @@ class EncoderTrainingArguments(TrainingArguments):
 
     max_tokens: int = 2048
     eval_max_tokens: int = 4096
+    ranking_loss: RankingLoss = "softmax"
     tune: Tune = "full"
     train_embeddings: bool = False
     head_learning_rate: float | None = None

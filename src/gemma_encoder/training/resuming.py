@@ -38,6 +38,7 @@ _DECISIVE = (
     "train_sampling_strategy",
     "dataloader_drop_last",
     "tune",
+    "ranking_loss",
     "train_embeddings",
     "lora_r",
     "lora_alpha",

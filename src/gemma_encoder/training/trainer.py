@@ -194,7 +194,8 @@ class EncoderTrainer(Trainer):
         return logits
 
     def _loss(self, logits: Tensor, inputs: dict[str, Any], rows: list[int], total: Any) -> Tensor:
-        loss = self.encoder.loss(logits, inputs["labels"][rows], "sum", inputs["lists"][rows]) / total
+        labels, lists, kind = inputs["labels"][rows], inputs["lists"][rows], self.options.ranking_loss
+        loss = self.encoder.loss(logits, labels, "sum", lists, kind) / total
         if not math.isfinite(loss.item()):
             raise self._not_finite("loss", inputs["rows"][rows].tolist(), loss.item())
         return loss

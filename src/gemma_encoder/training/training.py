@@ -209,6 +209,10 @@ def check_run(encoder: Encoder, data: TaskData, args: EncoderTrainingArguments) 
             "Ranking learns from lists, and these rows are in none",
             fix=f"give the rows a column {GROUP!r} with the number of their list",
         )
+    if task.problem_type != "ranking" and args.ranking_loss != "softmax":
+        raise ConfigError(
+            f"ranking_loss does nothing in {task.problem_type}", fix="leave it out, or train on lists"
+        )
     if not len(data.train) or not len(data.validation):
         raise ConfigError("The training or the validation data has no row", fix="give both at least one row")
     if args.fp16 and encoder.stock_backbone.config.model_type.startswith("gemma"):
