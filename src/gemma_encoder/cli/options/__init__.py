@@ -1,0 +1,40 @@
+"""The options of every verb: the whole surface of the command line.
+
+Nothing here imports torch, not even for type checkers (jsonargparse would follow it), so that `--help`
+answers at once.
+"""
+
+from __future__ import annotations
+
+from .benchmarks import BenchmarkOptions, RecipeOptions, ReportOptions
+from .encoders import ComputeOptions, DropoutOptions, EncoderOptions, HeadOptions, PoolingOptions
+from .making import AdaptOptions, TrainingOptions, TrainOptions
+from .using import EvaluateOptions, InspectOptions, PredictOptions
+
+OPTIONS: dict[str, tuple[type, ...]] = {
+    "adapt": (AdaptOptions, EncoderOptions),
+    "train": (TrainOptions, TrainingOptions, EncoderOptions),
+    "evaluate": (EvaluateOptions, ComputeOptions),
+    "predict": (PredictOptions, ComputeOptions),
+    "inspect": (InspectOptions,),
+    "benchmark": (BenchmarkOptions, RecipeOptions, EncoderOptions),
+    "report": (ReportOptions,),
+}
+
+__all__ = [
+    "OPTIONS",
+    "AdaptOptions",
+    "BenchmarkOptions",
+    "ComputeOptions",
+    "DropoutOptions",
+    "EncoderOptions",
+    "EvaluateOptions",
+    "HeadOptions",
+    "InspectOptions",
+    "PoolingOptions",
+    "PredictOptions",
+    "RecipeOptions",
+    "ReportOptions",
+    "TrainOptions",
+    "TrainingOptions",
+]

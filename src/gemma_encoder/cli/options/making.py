@@ -1,0 +1,142 @@
+"""Options of `adapt` and `train`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from .encoders import DtypeName
+
+ProblemTypeName = Literal["single_label_classification", "multi_label_classification", "regression"]
+
+
+@dataclass(frozen=True)
+class AdaptOptions:
+    """Which decoder, for what, and where to.
+
+    Attributes:
+        model: A decoder: gemma-3-270m, smollm2-135m, a folder, a .gguf file or a Hugging Face hub id.
+        output: Folder to write.
+        task: Take labels, kind of task and template from a task of GLUE or SuperGLUE: sst2, boolq, ...
+        labels: Or name the labels (--labels negative,positive).
+        problem_type: Kind of task for --labels.
+        pairs: For --labels, texts are pairs.
+        dtype: Type of the backbone's weights.
+        seed: Seed of the new pooler and head.
+        overwrite: Replace an output that exists.
+        dry_run: Adapt and verify in memory, print what would be written, write nothing.
+    """
+
+    model: str
+    output: str
+    task: str | None = None
+    labels: list[str] | None = None
+    problem_type: ProblemTypeName = "single_label_classification"
+    pairs: bool = False
+    dtype: DtypeName = "float32"
+    seed: int = 0
+    overwrite: bool = False
+    dry_run: bool = False
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What to train, on what, and where to.
+
+    Attributes:
+        model: A decoder (gemma-3-270m, smollm2-135m, a folder, a .gguf file, a hub id), adapted on the way,
+            or a folder that `adapt` or `train` wrote.
+        output: Folder to write: the model, and run.json with options, versions and metrics.
+        task: A built-in task, any of GLUE or SuperGLUE: sst2, boolq, ...
+        data_dir: Folder with the task's files; the bundled sets or the Hugging Face hub if not given.
+        data_source: Where built-in tasks are looked for when there is no --data_dir.
+        train_file: Or your own file: CSV, TSV, JSONL or parquet, also with .gz.
+        validation_file: The file to judge by; if not given, a part of --train_file is held out.
+        validation_fraction: The part held out.
+        text_column: Column of the text in your file.
+        text_pair_column: Column of the second text in your file, for pairs.
+        label_column: Column of the label in your file.
+        label_separator: What stands between the labels of a row in your file (multi-label).
+        problem_type: Kind of task of your file; by default what its labels look like.
+        labels: Class names in the order wanted; by default those in your file.
+        metrics: Judge your file by these, the first picks the best checkpoint (--metrics accuracy,f1_macro).
+        skip_bad_rows: Leave out and count rows that can't be read, instead of stopping at the first.
+        max_train_rows: Train on this many rows, drawn with --seed.
+        resume: Go on from the last checkpoint of an interrupted run with the same options.
+        overwrite: Replace an output that exists.
+        dry_run: Read the data, make the model, print what would happen, write nothing.
+    """
+
+    model: str
+    output: str
+    task: str | None = None
+    data_dir: str | None = None
+    data_source: Literal["auto", "bundled", "hub"] = "auto"
+    train_file: str | None = None
+    validation_file: str | None = None
+    validation_fraction: float = 0.1
+    text_column: str = "text"
+    text_pair_column: str | None = None
+    label_column: str = "label"
+    label_separator: str | None = None
+    problem_type: ProblemTypeName | None = None
+    labels: list[str] | None = None
+    metrics: list[str] | None = None
+    skip_bad_rows: bool = False
+    max_train_rows: int | None = None
+    resume: bool = False
+    overwrite: bool = False
+    dry_run: bool = False
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How to train, as in `training.EncoderTrainingArguments` and `training.recipes`.
+
+    Attributes:
+        learning_rate: Peak learning rate of the backbone; the task's recipe if not given.
+        head_learning_rate: That of pooler and head; the task's recipe if not given.
+        num_train_epochs: Passes over the training rows; the task's recipe if not given. --epochs for short.
+        per_device_train_batch_size: Rows of one optimiser step; the task's recipe if not given. --batch_size
+            for short.
+        max_tokens: Most tokens in one forward pass; lower it when memory runs out. Decides speed and memory
+            only.
+        eval_max_tokens: The same while evaluating.
+        tune: What learns besides pooler and head: all of the backbone, LoRA adapters on it, or nothing.
+        train_embeddings: With full, train the token embeddings too (most of a small Gemma's parameters).
+        lora_r: Rank of LoRA updates.
+        lora_alpha: Their scale is lora_alpha / lora_r.
+        lora_dropout: Dropout in front of them.
+        lora_target_modules: Which linear layers get one: all-linear, or names separated by commas.
+        merge_adapter: Fold the LoRA adapter into the saved weights. --merge_adapter false saves it by itself,
+            a few MB, for use with this package and the same decoder.
+        warmup_steps: Steps of warm-up, as a share of all steps if below 1.
+        weight_decay: Weight decay of matrices; vectors have none.
+        bf16: Compute in bfloat16 (weights stay float32); by default where the machine does so natively.
+        lr_scheduler_type: How the learning rate falls: linear, cosine, constant, ...
+        early_stopping_patience: Stop after this many evaluations without a better main metric.
+        seed: Seed of the new pooler and head, the order of rows, dropout, and the rows drawn.
+        args: Any other field of transformers.TrainingArguments: --args.KEY VALUE, e.g. --args.adam_beta2
+            0.98.
+    """
+
+    learning_rate: float | None = None
+    head_learning_rate: float | None = None
+    num_train_epochs: float | None = None
+    per_device_train_batch_size: int | None = None
+    max_tokens: int = 2048
+    eval_max_tokens: int = 4096
+    tune: Literal["full", "lora", "head"] = "full"
+    train_embeddings: bool = False
+    lora_r: int = 16
+    lora_alpha: int = 32
+    lora_dropout: float = 0.0
+    lora_target_modules: str = "all-linear"
+    merge_adapter: bool = True
+    warmup_steps: float = 0.1
+    weight_decay: float = 0.01
+    bf16: bool | None = None
+    lr_scheduler_type: str = "linear"
+    early_stopping_patience: int | None = None
+    seed: int = 0
+    args: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,98 @@
+"""Options of `evaluate`, `predict` and `inspect`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """What to judge, on what.
+
+    Attributes:
+        model: Folder of a trained encoder.
+        task: A built-in task, any of GLUE or SuperGLUE: sst2, boolq, ...
+        split: The split of --task; its official validation split if not given.
+        data_dir: Folder with the task's files; the bundled sets or the Hugging Face hub if not given.
+        data_source: Where built-in tasks are looked for when there is no --data_dir.
+        file: Or a labelled file: CSV, TSV, JSONL or parquet, also with .gz.
+        text_column: Column of the text in --file.
+        text_pair_column: Column of the second text in --file, for a model of pairs.
+        label_column: Column of the label in --file.
+        label_separator: In --file, what stands between the labels of a row (multi-label).
+        metrics: Instead of the task's own (--metrics accuracy,f1_macro).
+        skip_bad_rows: Leave out and count rows that can't be read, instead of stopping at the first.
+        json_out: Where to write the result; if not given, evaluation-NAME.json in the model's folder, NAME
+            being the task or the file without its ending, which replaces one of that name.
+        overwrite: Replace a --json_out that exists.
+        dry_run: Read and tokenise the rows, print what would happen, write nothing.
+    """
+
+    model: str
+    task: str | None = None
+    split: str | None = None
+    data_dir: str | None = None
+    data_source: Literal["auto", "bundled", "hub"] = "auto"
+    file: str | None = None
+    text_column: str = "text"
+    text_pair_column: str = "text_pair"
+    label_column: str = "label"
+    label_separator: str | None = None
+    metrics: list[str] | None = None
+    skip_bad_rows: bool = False
+    json_out: str | None = None
+    overwrite: bool = False
+    dry_run: bool = False
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """What to score and where to put it.
+
+    Attributes:
+        model: Folder of a trained encoder.
+        input: CSV, TSV, JSONL, parquet or plain lines (.txt), also with .gz; - reads standard input.
+        text: A text to score, for quick use; repeatable.
+        text_pair: The second text of each --text, for a model of pairs; repeatable.
+        output: Where to write, .jsonl or .csv; - is standard output.
+        input_format: csv, tsv, jsonl, lines or parquet; from the file's name if not given, lines for -.
+        output_format: jsonl or csv; from the file's name if not given, jsonl for -.
+        text_column: Column of the text.
+        text_pair_column: Column of the second text, for a model of pairs.
+        keep: Input columns to copy into the output, such as an id (--keep id,title), or all.
+        resume: Go on after the rows that the output already has.
+        overwrite: Replace an output that exists.
+        skip_bad_rows: Leave out and count rows that can't be read, instead of stopping at the first.
+        buffer_rows: Rows scored together and written at once; a kill loses this many at most.
+        dry_run: Read and tokenise the input, print what would happen, write nothing.
+    """
+
+    model: str
+    input: str | None = None
+    text: list[str] = field(default_factory=list)
+    text_pair: list[str] = field(default_factory=list)
+    output: str = "-"
+    input_format: Literal["csv", "tsv", "jsonl", "lines", "parquet"] | None = None
+    output_format: Literal["jsonl", "csv"] | None = None
+    text_column: str = "text"
+    text_pair_column: str = "text_pair"
+    keep: list[str] = field(default_factory=list)
+    resume: bool = False
+    overwrite: bool = False
+    skip_bad_rows: bool = False
+    buffer_rows: int = 512
+    dry_run: bool = False
+
+
+@dataclass(frozen=True)
+class InspectOptions:
+    """Which folder, and how to say it.
+
+    Attributes:
+        model: Folder of an encoder.
+        json: Print JSON instead of text.
+    """
+
+    model: str
+    json: bool = False
