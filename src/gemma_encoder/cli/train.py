@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from dataclasses import asdict, replace
+from collections.abc import Iterator
+from dataclasses import asdict, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
@@ -23,27 +24,33 @@ from .common import (
     refuse_changed,
     refuse_existing,
 )
-from .options import EncoderOptions, EvaluateOptions, TrainingOptions, TrainOptions
+from .options import EncoderOptions, EvaluateOptions, ListOptions, TrainingOptions, TrainOptions
 from .plan import memory_plan, text_plan
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
     from ..encoder import Encoder
+    from ..ranking.learning import TrainingLists
     from ..tasks import TaskData
     from ..training import EncoderTrainingArguments, TrainResult
 
 
-def run(options: TrainOptions, training: TrainingOptions, encoder_options: EncoderOptions) -> None:
+def run(
+    options: TrainOptions, lists: ListOptions, training: TrainingOptions, encoder_options: EncoderOptions
+) -> None:
     """Read, adapt, train, save, say how good it is and what to do next."""
-    if (options.task is None) == (options.train_file is None):
-        raise ConfigError("Give either --task or --train_file", fix="--task sst2, or --train_file rows.csv")
-    _refuse_what_does_nothing(options, training)
+    if sum(source is not None for source in (options.task, options.train_file, lists.train_lists)) != 1:
+        raise ConfigError(
+            "Give one of --task, --train_file and --train_lists",
+            fix="--task sst2, --train_file rows.csv, or --train_lists lists.jsonl",
+        )
+    _refuse_what_does_nothing(options, lists, training)
     _check_output(options)
     quiet_libraries()
-    args = training_arguments(options, training)
+    args = training_arguments(options, training, lists)
     folder = _load_folder(options, encoder_options)
-    data = _data(options, training, folder)
+    data = _lists(options, lists, training) if lists.train_lists else _data(options, training, folder)
     encoder = folder or _from_decoder(options, training, encoder_options, data)
     from ..training import train
     from ..training.training import check_run
@@ -53,9 +60,10 @@ def run(options: TrainOptions, training: TrainingOptions, encoder_options: Encod
         _print_plan(options, args, encoder, data)
         return
 
-    train_rows, validation_rows = len(data.train), len(data.validation)
-    note(f"{data.task.name}: {counted(train_rows, 'row')} to train on, {validation_rows:,} to judge by")
-    if not options.task:
+    units = ("list", "document") if _in_lists(data) else ("row", "row")
+    learnt, judged = counted(len(data.train), units[0]), counted(len(data.validation), units[1])
+    note(f"{data.task.name}: {learnt} to train on, {judged} to judge by")
+    if options.train_file:
         labels = ", ".join(data.task.labels)
         note(f"{data.task.problem_type} of {labels}; --problem_type and --labels change that")
     try:
@@ -66,7 +74,9 @@ def run(options: TrainOptions, training: TrainingOptions, encoder_options: Encod
     _print_result(options, encoder, data, result)
 
 
-def training_arguments(options: TrainOptions, training: TrainingOptions) -> EncoderTrainingArguments:
+def training_arguments(
+    options: TrainOptions, training: TrainingOptions, lists: ListOptions | None = None
+) -> EncoderTrainingArguments:
     """The options as training arguments: those given, the task's recipe, what --args adds.
 
     Raises:
@@ -85,7 +95,8 @@ def training_arguments(options: TrainOptions, training: TrainingOptions) -> Enco
                 f"--args.{name} has an option of its own", fix=f"use --{name.removesuffix('_dir')}"
             )
     extra = other_training_options(extra)
-    recipe = recipe_for(options.task or "")
+    extra["ranking_loss"] = lists.ranking_loss if lists else "softmax"
+    recipe = recipe_for(_recipe_name(options, lists))
     defaults = {
         "learning_rate": recipe.learning_rate,
         "head_learning_rate": recipe.head_learning_rate,
@@ -107,12 +118,27 @@ def training_arguments(options: TrainOptions, training: TrainingOptions) -> Enco
         ) from error
 
 
-def _refuse_what_does_nothing(options: TrainOptions, training: TrainingOptions) -> None:
+def _recipe_name(options: TrainOptions, lists: ListOptions | None) -> str:
+    return options.task or ("ranking" if lists and lists.train_lists else "")
+
+
+def _refuse_what_does_nothing(options: TrainOptions, lists: ListOptions, training: TrainingOptions) -> None:
+    if lists.train_lists:
+        of_rows = ["text_column", "text_pair_column", "label_column", "label_separator", "problem_type"]
+        of_rows += ["labels", "skip_bad_rows", "validation_file", "data_dir", "data_source"]
+        refuse_changed(options, of_rows, "it is for rows, not for --train_lists")
+        if lists.validation_lists:
+            refuse_changed(options, ("validation_fraction",), "--validation_lists says what to judge by")
+        if lists.list_sampling == "uniform":
+            refuse_changed(lists, ("list_positives",), "--list_sampling uniform draws any documents")
+    else:
+        names = [field.name for field in fields(lists)]
+        refuse_changed(lists, names, "it is for --train_lists")
     if options.task:
         of_files = ["text_column", "text_pair_column", "label_column", "label_separator", "problem_type"]
         of_files += ["labels", "skip_bad_rows", "validation_file", "validation_fraction"]
         refuse_changed(options, of_files, "it is for files of your own, not for --task")
-    else:
+    elif options.train_file:
         refuse_changed(options, ("data_dir", "data_source"), "it is for --task, not for files of your own")
     if options.validation_file:
         refuse_changed(options, ("validation_fraction",), "--validation_file says what to judge by")
@@ -190,13 +216,38 @@ def _data(options: TrainOptions, training: TrainingOptions, folder: Encoder | No
     ).load()
 
 
+def _lists(options: TrainOptions, lists: ListOptions, training: TrainingOptions) -> TaskData:
+    """Lists to train on, drawn anew in every epoch, and lists to judge by."""
+    from ..ranking.learning import TrainingLists, hold_out, load_lists, ranking_data, refuse_shared_queries
+    from ..ranking.sampling import ListSampling
+
+    sampling = ListSampling(lists.list_size or None, lists.list_sampling, lists.list_positives)
+    train = load_lists(lists.train_lists or "")
+    if lists.validation_lists:
+        judged = load_lists(lists.validation_lists)
+        refuse_shared_queries(train.rows["query"], judged.rows["query"])
+    else:
+        train, judged = hold_out(train, options.validation_fraction, training.seed)
+    drawn = train.sample(options.max_train_rows, training.seed)
+    part = f"{len(drawn):,} of {len(train):,} lists drawn with seed {training.seed}"
+    data = ranking_data(
+        TrainingLists(drawn, sampling),
+        judged,
+        source=train.source,
+        note=part if len(drawn) < len(train) else "",
+        validation_source=judged.source,
+    )
+    metrics = tuple(options.metrics or data.task.metrics)
+    return replace(data, task=replace(data.task, metrics=metrics))
+
+
 def _from_decoder(
     options: TrainOptions, training: TrainingOptions, encoder_options: EncoderOptions, data: TaskData
 ) -> Encoder:
     from ..encoder import Encoder
 
     task = data.task
-    name = options.task or ""
+    name = options.task or ("ranking" if task.problem_type == "ranking" else "")
     config = encoder_config(encoder_options, name, task.template, task.problem_type, task.labels)
     return Encoder.from_decoder(options.model, config, seed=training.seed)
 
@@ -206,9 +257,13 @@ def _print_plan(
 ) -> None:
     from ..decoders import describe_decoder
     from ..evaluation.evaluate import texts
+    from ..ranking.learning import TrainingLists
     from ..training.parameters import add_lora, set_trainable
 
     task = data.task
+    lists = data.train if isinstance(data.train, TrainingLists) else None
+    learnt = _pairs(lists, args.seed) if lists else texts(data.train)
+    judged = texts(data.validation)
     steps = -(-data.items // (args.per_device_train_batch_size * args.gradient_accumulation_steps))
     if args.tune == "lora":
         add_lora(encoder, args)
@@ -219,16 +274,17 @@ def _print_plan(
         "decoder": describe_decoder(encoder.config.decoder),
         "task": f"{task.name} ({task.problem_type})",
         "columns": (*task.text_columns, task.label_column),
-        "labels": _label_counts(data.train, task.labels, task.problem_type),
+        "labels": None if lists else _label_counts(data.train, task.labels, task.problem_type),
+        "lists": lists and f"{len(lists):,} to train on; {lists.sampling}",
         "template": repr(encoder.config.text.template),
         "metrics": task.metrics,
     }
     for part, rows, source, remark, budget in (
-        ("train", data.train, data.train_source, data.train_note, args.max_tokens),
-        ("validation", data.validation, data.validation_source, data.validation_note, args.eval_max_tokens),
+        ("train", learnt, data.train_source, data.train_note, args.max_tokens),
+        ("validation", judged, data.validation_source, data.validation_note, args.eval_max_tokens),
     ):
         facts[part] = f"{source}{f' ({remark})' if remark else ''}"
-        plan = text_plan(encoder, texts(rows), budget)
+        plan = text_plan(encoder, rows, budget)
         facts |= {f"{part} {name}": plan[name] for name in ("rows", "tokens per text", "texts cut")}
     if data.skipped:
         facts["bad rows skipped"] = data.skipped
@@ -244,7 +300,17 @@ def _print_plan(
         "gradients and optimiser": f"{optimiser:,.0f} MiB",
         "output": options.output,
     }
-    print_facts("Would train (dry run, nothing written):", facts)
+    print_facts(
+        "Would train (dry run, nothing written):",
+        {name: fact for name, fact in facts.items() if fact is not None},
+    )
+
+
+def _pairs(lists: TrainingLists, seed: int) -> Iterator[tuple[str, str]]:
+    """What the first epoch sees."""
+    for candidates in lists.draw(seed):
+        for document in candidates.documents:
+            yield candidates.query, document
 
 
 def _length(steps: int, args: EncoderTrainingArguments) -> str:
@@ -276,11 +342,12 @@ def _print_result(options: TrainOptions, encoder: Encoder, data: TaskData, resul
         ],
     )
     run = result.run
+    units = ("list", "document") if _in_lists(data) else ("row", "row")
     rows, limit = run["data"], encoder.config.text.max_length
     facts = {
         "decoder": run["decoder"],
-        "trained on": f"{counted(rows['train_rows'], 'row')} of {data.train_source}",
-        "judged by": f"{counted(rows['validation_rows'], 'row')} of {data.validation_source}",
+        "trained on": f"{counted(rows['train_rows'], units[0])} of {data.train_source}",
+        "judged by": f"{counted(rows['validation_rows'], units[1])} of {data.validation_source}",
         "not the official split" if options.task else "split": "; ".join(
             filter(None, (data.train_note, data.validation_note))
         ),
@@ -291,12 +358,20 @@ def _print_result(options: TrainOptions, encoder: Encoder, data: TaskData, resul
         "time": f"{run['wall_seconds']:,.0f} s",
     }
     print_facts("", {name: fact for name, fact in facts.items() if fact})
+    commands = [_command("predict", options, *_sample(data)), _command("inspect", options)]
+    if not _in_lists(data):  # `evaluate` takes rows
+        commands.insert(1, _command("evaluate", options, *_same_data(options)))
     print(
         f"\nThe model is in {options.output}, the record of the run in {options.output}/run.json. Next:\n"
-        f"  {_command('predict', options, *_sample(data))}\n"
-        f"  {_command('evaluate', options, *_same_data(options))}\n"
-        f"  {_command('inspect', options)}"
+        + "\n".join(f"  {command}" for command in commands)
     )
+
+
+def _in_lists(data: TaskData) -> bool:
+    """Whether it learns from lists that lie elsewhere, and not from rows."""
+    from datasets import Dataset
+
+    return not isinstance(data.train, Dataset)
 
 
 def _command(verb: str, options: TrainOptions, *more: str) -> str:

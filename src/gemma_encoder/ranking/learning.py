@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import random
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,9 +12,9 @@ import torch
 from datasets import Dataset
 
 from ..encoder import Encoder
-from ..errors import DataError
+from ..errors import ConfigError, DataError
 from ..tasks import Split, Task, TaskData
-from .lists import CandidateList
+from .lists import CandidateList, CandidateLists, hub_lists, read_lists
 from .sampling import ListSampling
 
 TEMPLATE = "Query: {text} Document: {text_pair}"
@@ -43,6 +44,11 @@ class TrainingLists:
 
     def __len__(self) -> int:
         return len(self.lists)
+
+    def draw(self, seed: int, epoch: int = 0) -> Iterator[CandidateList]:
+        """What an epoch sees of the lists."""
+        for number, candidates in enumerate(self.lists):
+            yield self.sampling.draw(candidates, seed, epoch, number)
 
     def tokenized(self, encoder: Encoder, seed: int) -> TokenizedLists:
         """The lists as items of training."""
@@ -99,6 +105,7 @@ def ranking_data(
     validation: Sequence[CandidateList],
     *,
     source: str = "",
+    note: str = "",
     validation_source: str = "",
 ) -> TaskData:
     """What `train` takes: lists to learn from, and lists whose order judges (nDCG@10 and RR@10 over each).
@@ -110,8 +117,70 @@ def ranking_data(
         raise DataError("there is no list to train on", where=source, fix="give at least one")
     rows = validation_rows(validation, validation_source)
     return TaskData(
-        RANKING, train, rows.rows, train_source=source, validation_source=validation_source or rows.source
+        RANKING,
+        train,
+        rows.rows,
+        train_note=note,
+        train_source=source,
+        validation_source=validation_source,
     )
+
+
+def load_lists(name: str) -> CandidateLists:
+    """Lists of a file, or of a data set of the hub (`hub:NAME`, or `hub:NAME:CONFIG`).
+
+    Raises:
+        DataError: They can't be read.
+    """
+    if not name.startswith("hub:"):
+        return read_lists(name)
+    hub, _, config = name.removeprefix("hub:").partition(":")
+    return hub_lists(hub, config=config or None)
+
+
+def hold_out(lists: CandidateLists, fraction: float, seed: int) -> tuple[CandidateLists, CandidateLists]:
+    """Lists to train on and to judge by; all lists of a query are on one side.
+
+    Args:
+        lists: All lists.
+        fraction: The part of the queries that is held out, at least one.
+        seed: Decides which.
+
+    Raises:
+        ConfigError: `fraction` is not between 0 and 1.
+        DataError: There is only one query.
+    """
+    if not 0 < fraction < 1:
+        raise ConfigError(f"validation_fraction is {fraction}", fix="use a number between 0 and 1")
+    names = [_same(query) for query in lists.rows["query"]]
+    queries = sorted(set(names))
+    if len(queries) < 2:
+        raise DataError("there is one query only", where=lists.source, fix="give lists to judge by")
+    random.Random(seed).shuffle(queries)
+    held = set(queries[: max(1, min(len(queries) - 1, round(fraction * len(queries))))])
+    sides = [[place for place, name in enumerate(names) if (name in held) == side] for side in (False, True)]
+    kept, judged = (CandidateLists(lists.rows.select(places), lists.source) for places in sides)
+    return kept, judged
+
+
+def refuse_shared_queries(train: Iterable[str], validation: Iterable[str]) -> None:
+    """See to it that nothing is judged by a query that was trained on; by text, ids differ between files.
+
+    Raises:
+        DataError: Names some of them.
+    """
+    judged = {_same(query) for query in validation}
+    shared = sorted({query for query in train if _same(query) in judged})
+    if shared:
+        raise DataError(
+            f"{len(shared)} queries are both trained on and judged by, {shared[0]!r} among them",
+            fix="leave them out on one side",
+        )
+
+
+def _same(query: str) -> str:
+    """Equal for queries that differ in case and white space only."""
+    return " ".join(query.lower().split())
 
 
 def validation_rows(lists: Sequence[CandidateList], source: str = "") -> Split:

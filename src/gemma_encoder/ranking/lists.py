@@ -7,6 +7,7 @@ knows them.
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -17,7 +18,7 @@ from datasets import Dataset, Features, Value
 from datasets import List as ListFeature
 from datasets.exceptions import DatasetGenerationError
 
-from ..errors import DataError, GemmaEncoderError
+from ..errors import ConfigError, DataError, GemmaEncoderError
 from ..tasks.tables import iter_records, table_format, text_of
 
 QUERY_NAMES = ("query", "question", "anchor")
@@ -121,6 +122,15 @@ class CandidateLists(Sequence[CandidateList]):
             tuple(record["documents"]),
             None if record["labels"] is None else tuple(record["labels"]),
         )
+
+    def sample(self, count: int | None, seed: int) -> CandidateLists:
+        """That many lists, drawn; all if None or if there are no more."""
+        if count is None or count >= len(self):
+            return self
+        if count < 1:
+            raise ConfigError(f"max_train_rows is {count}", fix="give a positive number")
+        places = sorted(random.Random(seed).sample(range(len(self)), count))
+        return CandidateLists(self.rows.select(places), self.source)
 
 
 def read_lists(path: str | Path) -> CandidateLists:

@@ -41,6 +41,12 @@ class ListSampling:
         if self.positives < 1 or (self.size is not None and self.positives >= self.size):
             raise ConfigError(f"positives is {self.positives}", fix="use at least 1, and less than size")
 
+    def __str__(self) -> str:
+        if self.size is None:
+            return "all documents of each"
+        which = f"{self.positives} relevant" if self.kind == "positives" else "any"
+        return f"at most {self.size} documents of each, {which}"
+
     def draw(self, candidates: CandidateList, seed: int, epoch: int, number: int) -> CandidateList:
         """The documents of this epoch; the same for the same seed, epoch and number of the list.
 

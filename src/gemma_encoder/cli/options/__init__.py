@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from .benchmarks import BenchmarkOptions, RecipeOptions, ReportOptions
 from .encoders import ComputeOptions, DropoutOptions, EncoderOptions, HeadOptions, PoolingOptions
-from .making import AdaptOptions, TrainingOptions, TrainOptions
+from .making import AdaptOptions, ListOptions, TrainingOptions, TrainOptions
 from .using import EvaluateOptions, InspectOptions, PredictOptions
 
 OPTIONS: dict[str, tuple[type, ...]] = {
     "adapt": (AdaptOptions, EncoderOptions),
-    "train": (TrainOptions, TrainingOptions, EncoderOptions),
+    "train": (TrainOptions, ListOptions, TrainingOptions, EncoderOptions),
     "evaluate": (EvaluateOptions, ComputeOptions),
     "predict": (PredictOptions, ComputeOptions),
     "inspect": (InspectOptions,),
@@ -31,6 +31,7 @@ __all__ = [
     "EvaluateOptions",
     "HeadOptions",
     "InspectOptions",
+    "ListOptions",
     "PoolingOptions",
     "PredictOptions",
     "RecipeOptions",

@@ -90,6 +90,33 @@ class TrainOptions:
 
 
 @dataclass(frozen=True)
+class ListOptions:
+    """Documents for queries, to train a re-ranker on instead of --task or --train_file.
+
+    Attributes:
+        train_lists: A query with its documents, or with positives and negatives, in each record: JSONL,
+            parquet, or TSV of triples, also with .gz; or hub:NAME.
+        validation_lists: The same to judge by; if not given, the lists of a part of the queries are held out
+            (--validation_fraction).
+        list_size: Documents of a list that a step sees, others in every epoch; 0 takes lists whole.
+        list_positives: Relevant documents among them.
+        list_sampling: positives draws those and fills up with others; uniform draws any, for a teacher's
+            scores.
+        ranking_loss: What is learnt of a list. pointwise, pairwise, softmax and poly1 are RankT5's;
+            margin_mse and kl take the labels for a teacher's scores.
+    """
+
+    train_lists: str | None = None
+    validation_lists: str | None = None
+    list_size: int = 36
+    list_positives: int = 1
+    list_sampling: Literal["positives", "uniform"] = "positives"
+    ranking_loss: Literal[
+        "pointwise", "pairwise", "softmax", "poly1", "listmle", "lambda", "margin_mse", "kl"
+    ] = "softmax"
+
+
+@dataclass(frozen=True)
 class TrainingOptions:
     """How to train, as in `training.EncoderTrainingArguments` and `training.recipes`.
 

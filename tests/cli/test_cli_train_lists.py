@@ -1,0 +1,113 @@
+"""`train --train_lists`: a file of lists to a re-ranker."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from gemma_encoder.ranking import Reranker
+
+FAST = ["--epochs", 2, "--batch_size", 4, "--max_length", 32, "--bf16", "false", "--head.width", 8]
+TOPICS = ["money", "river", "film", "bank"]
+
+
+def lists(path, queries=range(12), *, label=lambda right: int(right)):
+    records = []
+    for number in queries:
+        documents = [
+            {"id": f"d{place}", "text": f"a {topic} is good", "label": label(place == number % 4)}
+            for place, topic in enumerate(TOPICS)
+        ]
+        records.append({"query": f"the {TOPICS[number % 4]} {'very ' * number}", "documents": documents})
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+@pytest.fixture
+def command(decoder_folder, tmp_path):
+    train = lists(tmp_path / "lists.jsonl")
+    return ["train", "--model", decoder_folder, "--train_lists", train, "--output", tmp_path / "out", *FAST]
+
+
+def test_a_file_of_lists_becomes_a_reranker(run, command, tmp_path):
+    status, printed, err = run(
+        *command, "--list_size", 3, "--ranking_loss", "pairwise", "--validation_fraction", 0.25
+    )
+    assert status == 0, err
+    assert "ranking: 9 lists to train on, 12 documents to judge by" in err
+    assert "ndcg@10" in printed and "rr@10" in printed and "9 lists of" in printed
+    assert "--text_pair another" in printed and "gemma-encoder evaluate" not in printed
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert record["training"]["ranking_loss"] == "pairwise" and record["data"]["train_rows"] == 9
+    assert record["encoder"]["text"]["template"] == "Query: {text} Document: {text_pair}"
+    assert len(Reranker.from_pretrained(tmp_path / "out").rank("the money", TOPICS)) == 4
+    status, printed, _ = run("predict", "--model", tmp_path / "out", "--text", "q", "--text_pair", "d")
+    assert status == 0 and isinstance(json.loads(printed)["prediction"], float)
+
+
+def test_lists_to_judge_by_and_a_part_to_train_on(run, command, tmp_path):
+    judged = lists(tmp_path / "dev.jsonl", range(20, 24), label=lambda right: 2 * right)
+    status, _, err = run(*command, "--validation_lists", judged, "--max_train_rows", 5, "--metrics", "rr@10")
+    assert status == 0, err
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert record["data"]["train_note"] == "5 of 12 lists drawn with seed 0"
+    assert record["data"]["validation_source"] == str(judged) and list(record["metrics"]) == ["rr@10"]
+
+
+def test_a_dry_run_says_what_a_step_sees(run, command, tmp_path):
+    status, printed, err = run(*command, "--list_size", 3, "--dry_run")
+    assert status == 0, err
+    facts = dict(line.strip().split("  ", 1) for line in printed.splitlines() if "  " in line.strip())
+    facts = {name: fact.strip() for name, fact in facts.items()}
+    assert facts["lists"] == "11 to train on; at most 3 documents of each, 1 relevant"
+    assert facts["train rows"] == "33" and facts["validation rows"] == "4"
+    assert facts["steps"].startswith("3 an epoch") and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--task", "sst2"], "Give one of --task, --train_file and --train_lists"),
+        (["--label_column", "y"], "--label_column does nothing here: it is for rows"),
+        (["--list_sampling", "uniform", "--list_positives", "3"], "--list_positives does nothing here"),
+        (["--list_size", "1"], "size is 1"),
+        (["--ranking_loss", "hinge"], "--ranking_loss"),
+        (["--validation_fraction", "1"], "validation_fraction is 1"),
+        (["--max_train_rows", "0"], "max_train_rows is 0"),
+        (["--metrics", "accuracy,pearson"], "does not fit data with lists"),
+        (["--train_lists", "none.jsonl"], "there is no such file"),
+    ],
+)
+def test_bad_options_are_refused(refused, command, words, says):
+    assert says in refused(*command, *words)
+
+
+def test_options_of_lists_do_nothing_without_them(refused, decoder_folder, tmp_path):
+    said = refused(
+        "train", "--model", decoder_folder, "--task", "sst2", "--output", tmp_path / "out", "--list_size", 8
+    )
+    assert "--list_size does nothing here: it is for --train_lists" in said
+
+
+def test_a_query_is_not_on_both_sides(refused, command, tmp_path):
+    judged = lists(tmp_path / "dev.jsonl", range(11, 13))
+    said = refused(*command, "--validation_lists", judged)
+    assert "1 queries are both trained on and judged by" in said
+
+
+def test_all_lists_of_a_query_are_held_out_together(tmp_path):
+    from gemma_encoder.ranking.learning import hold_out
+    from gemma_encoder.ranking.lists import read_lists
+
+    path = tmp_path / "triples.tsv"
+    path.write_text("".join(f"query {number % 7}\tright\twrong {number}\n" for number in range(40)))
+    kept, held = hold_out(read_lists(path), 0.3, seed=1)
+    of_kept, of_held = ({each.query for each in side} for side in (kept, held))
+    assert len(kept) + len(held) == 40 and not of_kept & of_held and len(of_held) == 2
+
+
+def test_lists_without_judgments_are_refused_before_training(refused, command, tmp_path):
+    path = tmp_path / "lists.jsonl"
+    path.write_text('{"query": "a", "documents": ["b", "c"]}\n{"query": "d", "documents": ["b", "c"]}\n')
+    assert "has no labels" in refused(*command)
