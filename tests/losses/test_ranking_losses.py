@@ -132,7 +132,10 @@ NOTHING = {
     ("name", "case"), [(name, case) for case, (_, _, names) in NOTHING.items() for name in sorted(names)]
 )
 def test_a_list_that_says_nothing(name, case, garbage):
-    """Loss and gradient are 0 whatever stands in the padding, beside a list that says something."""
+    """Loss and gradient are 0 whatever stands in the padding, beside a list that says something.
+
+    Nor is anything NaN on the way, which torch's anomaly detection would stop at.
+    """
     labels, mask, _ = NOTHING[case]
     row = torch.tensor(mask, dtype=torch.bool)
     scores = torch.tensor([[0.5, -0.25, 1.0]] * 2)
@@ -141,8 +144,9 @@ def test_a_list_that_says_nothing(name, case, garbage):
     both = torch.tensor([labels, [2.0, 1.0, 0.0]])
     both[0, ~row] = garbage
     masks = torch.stack([row, torch.ones(3, dtype=torch.bool)])
-    loss = RANKING_LOSSES[name](scores, both, masks, "sum")
-    loss.backward()
+    with torch.autograd.set_detect_anomaly(True):
+        loss = RANKING_LOSSES[name](scores, both, masks, "sum")
+        loss.backward()
     alone = RANKING_LOSSES[name](scores[1:], both[1:], masks[1:], "sum")
     assert loss.item() == alone.item() > 0
     assert not scores.grad[0].any() and scores.grad[1].isfinite().all() and scores.grad[1].any()
