@@ -69,14 +69,14 @@ def test_listmle_takes_ties_by_their_places():
     assert tied.item() != pytest.approx(loss(scores, torch.tensor([[0.0, 2.0, 1.0]]), mask).item(), rel=0.1)
 
 
-def test_lambda_loss_ranks_the_least_relevant_of_equal_scores_first():
-    """Ranks 1 (label 0), 2 (label 1), 3 (label 2) whatever the places: all pairs cost ln 2."""
-    expected = log(2) * (2 * NEXT + 3 * NEXT_BUT_ONE + NEXT) / (3 + 1 / log2(3))
-    for labels in ([2.0, 1, 0], [0, 1, 2], [1, 2, 0]):
-        loss = RANKING_LOSSES["lambda"](
-            torch.zeros(1, 3), torch.tensor([labels]), torch.ones(1, 3, dtype=torch.bool)
-        )
-        assert loss.item() == pytest.approx(expected, rel=1e-6)
+@pytest.mark.parametrize("order", [[0, 1, 2], [1, 0, 2], [2, 1, 0]])
+def test_lambda_loss_ranks_the_least_relevant_of_equal_scores_first(order):
+    """Labels 0 and 2 have the score 0 and are ranked 1 and 2, label 1 is third with -1; in any places."""
+    scores, labels = torch.tensor([[0.0, 0.0, -1.0]]), torch.tensor([[2.0, 0.0, 1.0]])
+    mask = torch.ones(1, 3, dtype=torch.bool)
+    loss = RANKING_LOSSES["lambda"](scores[:, order], labels[:, order], mask)
+    pairs = 3 * NEXT * log(2) + 2 * NEXT * log(1 + exp(-1)) + 1 * NEXT_BUT_ONE * log(1 + exp(1))
+    assert loss.item() == pytest.approx(pairs / (3 + 1 / log2(3)), rel=1e-6)
 
 
 def test_poly1_without_its_term_is_the_softmax_loss():
@@ -132,7 +132,10 @@ NOTHING = {
     ("name", "case"), [(name, case) for case, (_, _, names) in NOTHING.items() for name in sorted(names)]
 )
 def test_a_list_that_says_nothing(name, case, garbage):
-    """Loss and gradient are 0 whatever stands in the padding, beside a list that says something."""
+    """Loss and gradient are 0 whatever stands in the padding, beside a list that says something.
+
+    Nor is anything NaN on the way, which torch's anomaly detection would stop at.
+    """
     labels, mask, _ = NOTHING[case]
     row = torch.tensor(mask, dtype=torch.bool)
     scores = torch.tensor([[0.5, -0.25, 1.0]] * 2)
@@ -141,8 +144,9 @@ def test_a_list_that_says_nothing(name, case, garbage):
     both = torch.tensor([labels, [2.0, 1.0, 0.0]])
     both[0, ~row] = garbage
     masks = torch.stack([row, torch.ones(3, dtype=torch.bool)])
-    loss = RANKING_LOSSES[name](scores, both, masks, "sum")
-    loss.backward()
+    with torch.autograd.set_detect_anomaly(True):
+        loss = RANKING_LOSSES[name](scores, both, masks, "sum")
+        loss.backward()
     alone = RANKING_LOSSES[name](scores[1:], both[1:], masks[1:], "sum")
     assert loss.item() == alone.item() > 0
     assert not scores.grad[0].any() and scores.grad[1].isfinite().all() and scores.grad[1].any()

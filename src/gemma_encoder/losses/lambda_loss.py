@@ -16,10 +16,12 @@ def lambda_loss(scores: Tensor, labels: Tensor, mask: Tensor, reduction: Reducti
     `w_ij = |G_i - G_j| (1/log2(1 + d) - 1/log2(2 + d))` with `G = (2^y - 1) / ideal DCG` and `d` the
     difference of the two ranks by score. For nDCG with graded labels, where the top of the list matters most.
 
-    Each list is the sum of its pairs, as in the paper: gains over the ideal DCG and discounts that add up
-    to less than 1 already make lists of different lengths weigh about the same, and a mean over pairs would
-    let long lists vanish. Documents with the same score are ranked the least relevant first, so that their
-    places in the list don't matter; weights have no gradient.
+    Each list is the sum of its pairs, as in the paper (which takes the logarithm to base 2). Gains are over
+    the ideal DCG and discounts add up to 1 at most on either side of a document, so long lists weigh a few
+    times what short ones do, much as in the softmax loss; in a mean over the pairs they would vanish.
+
+    Documents with the same score are ranked the least relevant first, so that their places in the list
+    don't matter. Weights have no gradient.
 
     A list whose labels are all equal has a loss of 0.
 
@@ -31,7 +33,7 @@ def lambda_loss(scores: Tensor, labels: Tensor, mask: Tensor, reduction: Reducti
     """
     scores, labels = unpadded(scores, labels, mask)
     (s_i, s_j), (y_i, y_j), (mask_i, mask_j) = pairs(scores), pairs(labels), pairs(mask)
-    terms = _weights(scores.detach(), labels, mask) * -F.logsigmoid(s_i - s_j)
+    terms = _weights(scores, labels, mask) * -F.logsigmoid(s_i - s_j)
     per_list = terms.masked_fill(~((y_i > y_j) & mask_i & mask_j), 0.0).flatten(1).sum(dim=1)
     return reduced(per_list, reduction)
 

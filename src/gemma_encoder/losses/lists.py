@@ -40,7 +40,8 @@ def unpadded(scores: Tensor, labels: Tensor, mask: Tensor) -> tuple[Tensor, Tens
 
 def log_softmax(scores: Tensor, mask: Tensor) -> Tensor:
     """Log-softmax over the documents of each list `[lists, docs]`, 0 where there is none."""
-    # A finite number, not -inf: a list without documents would be NaN, and so would its gradient.
+    # A finite number, not -inf: a list without documents would be NaN. What it leaves would be masked, but
+    # torch's anomaly detection stops at any NaN in the backward pass.
     lowest = torch.finfo(scores.dtype).min
     return scores.masked_fill(~mask, lowest).log_softmax(dim=1).masked_fill(~mask, 0.0)
 
