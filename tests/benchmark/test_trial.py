@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from gemma_encoder.benchmark import Trial
+from gemma_encoder.benchmark import Trial, collect
 from gemma_encoder.benchmark.submission import FILES
 from gemma_encoder.benchmark.trial import run_trial
 from gemma_encoder.evaluation import compute_metrics
@@ -58,3 +58,27 @@ def test_baselines_learn_the_same_rows_in_the_same_steps(plan_of, tmp_path, name
     assert record["results"][0]["rows"] == (16 if name == "copa" else 8)
     history = record["run"]["history"]
     assert max(entry["step"] for entry in history) == 2  # eight rows, or lists, in batches of four
+
+
+@pytest.mark.parametrize("arm", ["main", "stock"])
+def test_a_trial_that_went_on_tells_no_time_that_is_not_all_of_it(plan_of, tmp_path, monkeypatch, arm):
+    plan = plan_of("glue", tasks=("rte",), arms=("main", "stock"))
+    plan.write(tmp_path)
+    trials = [Trial("rte", each, 0) for each in ("main", "stock")]
+    for trial in trials:
+        if trial.arm != arm:
+            assert run_trial(plan, trial, tmp_path)["resumed"] is False
+    with monkeypatch.context() as patch:
+
+        def killed(*args):
+            raise KeyboardInterrupt
+
+        patch.setattr("gemma_encoder.benchmark.trial._judge", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run_trial(plan, Trial("rte", arm, 0), tmp_path)
+    record = run_trial(plan, Trial("rte", arm, 0), tmp_path)
+    assert record["resumed"] is True
+    result = {each.arm: each for each in collect(tmp_path, resamples=9).tasks}
+    assert result[arm].minutes is None and result[{"main": "stock", "stock": "main"}[arm]].minutes > 0
+    speed = result[arm].tokens_per_second
+    assert speed is None if arm == "stock" else speed > 0  # nothing was left to train; ours is remembered

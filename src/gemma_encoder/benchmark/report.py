@@ -156,7 +156,7 @@ def _row(result: TaskResult) -> dict[str, str]:
         "seeds": str(len(result.seeds)),
         "train rows": f"{result.train_rows:,}{marked}",
         "tokens/s": "" if result.tokens_per_second is None else f"{result.tokens_per_second:,.0f}",
-        "minutes": f"{result.minutes:.1f}",
+        "minutes": "" if result.minutes is None else f"{result.minutes:.1f}",
         "rows": "official" if not result.notes else "; ".join(result.notes),
     }
 

@@ -42,7 +42,7 @@ class TaskResult:
         train_rows: Rows trained on.
         rows: Rows judged, all splits together.
         notes: What makes the rows other than the official splits.
-        minutes: Mean time of a trial.
+        minutes: Mean time of the trials that ran in one go; None if none did.
         tokens_per_second: Mean training speed.
         against: The main model's score less this one's, on the same rows; None for the main model itself.
     """
@@ -57,7 +57,7 @@ class TaskResult:
     train_rows: int
     rows: int
     notes: tuple[str, ...]
-    minutes: float
+    minutes: float | None
     tokens_per_second: float | None
     against: Comparison | None = None
 
@@ -139,6 +139,7 @@ def _over_seeds(seeds: Sequence[_Judged], main: Sequence[_Judged], arm: Arm, res
             metrics[f"{split['split']}: {name}" if several else name] = mean_interval(values)
     notes = {judged.record["train_note"] for judged in seeds}
     notes |= {split["note"] for judged in seeds for split in judged.splits}
+    minutes = [judged.record["minutes"] for judged in seeds if not judged.record["resumed"]]
     speeds = [judged.record["run"].get("tokens_per_second") for judged in seeds]
     return TaskResult(
         task=first.task,
@@ -151,7 +152,7 @@ def _over_seeds(seeds: Sequence[_Judged], main: Sequence[_Judged], arm: Arm, res
         train_rows=first.record["train_rows"],
         rows=sum(split["rows"] for split in first.splits),
         notes=tuple(sorted({re.sub(r" with seed \d+", "", note) for note in notes if note})),
-        minutes=mean(judged.record["minutes"] for judged in seeds),
+        minutes=mean(minutes) if minutes else None,
         tokens_per_second=mean(speeds) if all(speeds) else None,
         against=None if arm == "main" or not main else _against(main, seeds, resamples),
     )

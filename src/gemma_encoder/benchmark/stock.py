@@ -107,12 +107,13 @@ class StockClassifier:
         """Train, from the last checkpoint if there is one; gives a record like `run.json`'s."""
         started = time.perf_counter()
         checkpoints = Path(str(self.trainer.args.output_dir))
-        resume = any(checkpoints.glob("checkpoint-*"))
-        output = self.trainer.train(resume_from_checkpoint=resume)
+        steps_before = [int(each.name.split("-")[1]) for each in checkpoints.glob("checkpoint-*")]
+        output = self.trainer.train(resume_from_checkpoint=bool(steps_before))
         tokens = self.tokens * self.trainer.args.num_train_epochs
+        here = 1 - max(steps_before, default=0) / self.trainer.state.global_step  # part of the work
         return {
             "tokens": int(tokens),
-            "tokens_per_second": tokens / output.metrics["train_runtime"],
+            "tokens_per_second": here * tokens / output.metrics["train_runtime"],
             "wall_seconds": round(time.perf_counter() - started, 1),
             "history": self.trainer.state.log_history,
             "versions": versions(),

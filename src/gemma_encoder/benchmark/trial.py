@@ -80,6 +80,7 @@ def run_trial(plan: Plan, trial: Trial, root: Path) -> dict[str, Any]:
     """
     started = time.perf_counter()
     folder = root / trial.folder
+    resumed = last_checkpoint(checkpoint_folder(folder / MODEL)) is not None or (folder / MODEL).is_dir()
     task = get_task(trial.task)
     max_train_rows = plan.recipes[trial.task]["max_train_rows"]
     data = load_task(trial.task, plan.data_dir, max_train_rows, trial.seed, plan.data_source)
@@ -107,6 +108,7 @@ def run_trial(plan: Plan, trial: Trial, root: Path) -> dict[str, Any]:
         "train_note": data.train_note,
         "results": [asdict(result) for result in results],
         "minutes": round((time.perf_counter() - started) / 60, 3),
+        "resumed": resumed,  # then the minutes are those of the last part
         "run": trained.run,
     }
     write_json(folder / RESULT_FILE, record)
