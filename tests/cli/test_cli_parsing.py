@@ -206,7 +206,7 @@ def test_every_list_option_replaces_that_of_the_file(tmp_path):
 def test_yaml_files_take_the_names_that_the_command_line_takes(tmp_path):
     file = tmp_path / "train.yaml"
     file.write_text("model: m\noutput: o\nepochs: 3\nbatch-size: 4\nmax-length: 9\n")
-    _, training, encoder = parse("p", "", OPTIONS["train"], ["--config", str(file), "--batch-size", "5"])
+    _, _, training, encoder = parse("p", "", OPTIONS["train"], ["--config", str(file), "--batch-size", "5"])
     assert (training.num_train_epochs, training.per_device_train_batch_size) == (3, 5)
     assert encoder.max_length == 9
 
