@@ -77,6 +77,7 @@ def test_a_dry_run_says_what_a_step_sees(run, command, tmp_path):
         (["--max_train_rows", "0"], "max_train_rows is 0"),
         (["--metrics", "accuracy,pearson"], "does not fit data with lists"),
         (["--train_lists", "none.jsonl"], "there is no such file"),
+        (["--args.ranking_loss", "poly1"], "--args.ranking_loss has an option of its own"),
     ],
 )
 def test_bad_options_are_refused(refused, command, words, says):

@@ -46,9 +46,8 @@ def encoder_of(**options) -> Encoder:
         seed=0,
         problem_type="ranking",
         labels=("relevance",),
-        text={"template": TEMPLATE},
         verify=False,
-        **options,
+        **({"text": {"template": TEMPLATE}} | options),
     )
 
 
@@ -103,6 +102,15 @@ def test_every_epoch_sees_other_documents_and_a_resumed_one_the_same(tmp_path, m
     train(resumed, data_of(), arguments(tmp_path / "cut", **options), resume=True)
     assert set(drawn) == of_whole
     assert difference(weights(whole), weights(resumed)) == 0.0
+
+
+def test_documents_that_were_cut_are_counted_once_however_often_they_are_drawn(tmp_path):
+    encoder = encoder_of(text={"template": TEMPLATE, "max_length": 23})
+    data = ranking_data(TrainingLists(lists_of(6), ListSampling(size=None)), lists_of(2, 100))
+    pairs = [(each.query, text) for each in lists_of(6) + lists_of(2, 100) for text in each.documents]
+    cut = sum(encoder.tokenize(pairs).truncated)
+    result = train(encoder, data, arguments(tmp_path, num_train_epochs=3))
+    assert result.run["data"]["truncated"] == cut > 0
 
 
 def test_what_can_not_teach_or_judge_is_refused(tmp_path):

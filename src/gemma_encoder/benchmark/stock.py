@@ -29,7 +29,7 @@ from ..losses import loss_for
 from ..tasks import Split, TaskData
 from ..tasks.base import GROUP
 from ..text import TextConfig, TextTokenizer
-from ..training.checkpoint_folder import checkpoint_folder
+from ..training.checkpoint_folder import checkpoint_folder, last_checkpoint
 from ..training.collation import Lists
 from ..training.run_record import hardware, peak_memory, versions
 from .plan import Plan, Trial
@@ -106,11 +106,11 @@ class StockClassifier:
     def train(self) -> dict[str, Any]:
         """Train, from the last checkpoint if there is one; gives a record like `run.json`'s."""
         started = time.perf_counter()
-        checkpoints = Path(str(self.trainer.args.output_dir))
-        steps_before = [int(each.name.split("-")[1]) for each in checkpoints.glob("checkpoint-*")]
-        output = self.trainer.train(resume_from_checkpoint=bool(steps_before))
+        found = last_checkpoint(str(self.trainer.args.output_dir))
+        output = self.trainer.train(resume_from_checkpoint=found)
         tokens = self.tokens * self.trainer.args.num_train_epochs
-        here = 1 - max(steps_before, default=0) / self.trainer.state.global_step  # part of the work
+        steps_before = int(found.rpartition("-")[2]) if found else 0
+        here = 1 - steps_before / self.trainer.state.global_step  # part of the work
         return {
             "tokens": int(tokens),
             "tokens_per_second": here * tokens / output.metrics["train_runtime"],

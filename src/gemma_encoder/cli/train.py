@@ -51,7 +51,7 @@ def run(
     args = training_arguments(options, training, lists)
     folder = _load_folder(options, encoder_options)
     data = _lists(options, lists, training) if lists.train_lists else _data(options, training, folder)
-    encoder = folder or _from_decoder(options, training, encoder_options, data)
+    encoder = folder or _from_decoder(options, lists, training, encoder_options, data)
     from ..training import train
     from ..training.training import check_run
 
@@ -90,7 +90,7 @@ def training_arguments(
     given = asdict(training)
     extra = given.pop("args")
     for name in extra:
-        if name in given or name == "output_dir":
+        if name in given or name in ("output_dir", "ranking_loss"):
             raise ConfigError(
                 f"--args.{name} has an option of its own", fix=f"use --{name.removesuffix('_dir')}"
             )
@@ -242,12 +242,16 @@ def _lists(options: TrainOptions, lists: ListOptions, training: TrainingOptions)
 
 
 def _from_decoder(
-    options: TrainOptions, training: TrainingOptions, encoder_options: EncoderOptions, data: TaskData
+    options: TrainOptions,
+    lists: ListOptions,
+    training: TrainingOptions,
+    encoder_options: EncoderOptions,
+    data: TaskData,
 ) -> Encoder:
     from ..encoder import Encoder
 
     task = data.task
-    name = options.task or ("ranking" if task.problem_type == "ranking" else "")
+    name = _recipe_name(options, lists)
     config = encoder_config(encoder_options, name, task.template, task.problem_type, task.labels)
     return Encoder.from_decoder(options.model, config, seed=training.seed)
 

@@ -11,10 +11,11 @@ import pyarrow as pa
 
 from ..errors import ConfigError, DataError
 from ..tasks.tables import iter_records, text_of
-from .lists import CandidateList, join_title
+from .lists import CandidateList, first_of, join_title
 from .runs import ranked
 
 CHUNK = 65_536
+ID_NAMES = ("_id", "id", "doc_id", "docid", "pid", "query_id", "qid")
 MissingPositives = Literal["add", "leave"]
 
 
@@ -219,9 +220,8 @@ class RunLists(Sequence[CandidateList]):
 
 
 def _named_texts(path: Path) -> Iterator[tuple[int, tuple[str, str]]]:
-    names = ("_id", "id", "doc_id", "docid", "pid", "query_id", "qid")
     for number, record in iter_records(path, header=("_id", "text")):
-        name = next((each for each in names if record.get(each) is not None), None)
+        name = first_of(record, ID_NAMES)
         place = f"{path}, line {number}"
         if name is None or "text" not in record:
             raise DataError(

@@ -65,14 +65,20 @@ class TokenizedLists(torch.utils.data.Dataset):
         seed: Of the draws; with it, epoch and number of a list decide.
 
     Attributes:
-        truncated: Documents that were cut to the maximal length so far.
+        epoch: Whose documents are drawn.
     """
 
     def __init__(
         self, encoder: Encoder, lists: Sequence[CandidateList], sampling: ListSampling, seed: int
     ) -> None:
         self.encoder, self.lists, self.sampling, self.seed = encoder, lists, sampling, seed
-        self.epoch = self.truncated = 0
+        self.epoch = 0
+        self._cut: set[tuple[int, str]] = set()
+
+    @property
+    def truncated(self) -> int:
+        """Documents of lists that were cut to the maximal length, of those that this process has drawn."""
+        return len(self._cut)
 
     def __len__(self) -> int:
         return len(self.lists)
@@ -84,7 +90,8 @@ class TokenizedLists(torch.utils.data.Dataset):
                 f"query {drawn.query_id!r} has no labels to learn from", fix="give judgments or scores"
             )
         tokens = self.encoder.tokenize([(drawn.query, document) for document in drawn.documents])
-        self.truncated += sum(tokens.truncated)
+        cut = zip(drawn.document_ids, tokens.truncated, strict=True)
+        self._cut |= {(index, name) for name, truncated in cut if truncated}
         return [
             {"input_ids": ids, "labels": torch.tensor(label, dtype=torch.float64), "rows": index}
             for ids, label in zip(tokens.input_ids, drawn.labels, strict=True)

@@ -225,15 +225,15 @@ def _record(made: CandidateList) -> dict[str, Any]:
 
 
 def _list_of(record: Mapping[str, Any], otherwise: str) -> CandidateList:
-    name = _first(record, QUERY_NAMES)
+    name = first_of(record, QUERY_NAMES)
     if name is None:
         raise _no_list(record, f"no query ({', '.join(QUERY_NAMES)})")
     query = text_of(dict(record), name, otherwise)
     if not query.strip():
         raise DataError(f"column {name!r} is empty", fix="give the query a text, or leave the record out")
-    id_name = _first(record, QUERY_ID_NAMES)
+    id_name = first_of(record, QUERY_ID_NAMES)
     query_id = otherwise if id_name is None else str(record[id_name])
-    documents_name = _first(record, DOCUMENTS_NAMES)
+    documents_name = first_of(record, DOCUMENTS_NAMES)
     found: list[tuple[str, str, float | None]]
     if documents_name is not None:
         found = _judged(record, documents_name)
@@ -262,11 +262,13 @@ def _judged(record: Mapping[str, Any], name: str) -> list[tuple[str, str, float 
     """Documents with a label each, or None."""
     documents = record[name]
     if isinstance(documents, Mapping):  # MS MARCO's own: columns of texts and of is_selected
-        texts = next((documents[key] for key in ("passage_text", "text", "texts") if key in documents), None)
-        marks = next((documents[key] for key in ("is_selected", "label", "labels") if key in documents), None)
-        documents = texts
+        marks_name = first_of(documents, ("is_selected", "label", "labels"))
+        marks = documents[marks_name] if marks_name else None
+        texts_name = first_of(documents, ("passage_text", "text", "texts"))
+        documents = documents[texts_name] if texts_name else None
     else:
-        marks = next((record[key] for key in ("labels", "scores") if record.get(key) is not None), None)
+        marks_name = first_of(record, ("labels", "scores"))
+        marks = record[marks_name] if marks_name else None
     if not isinstance(documents, list | tuple):
         raise DataError(
             f"column {name!r} is no list of documents", fix="make it a list of texts or of objects"
@@ -296,7 +298,7 @@ def _document(each: Any) -> tuple[str, str]:
     if not isinstance(each, Mapping) or "text" not in each:
         raise DataError(f"a document is {each!r:.60}", fix="make it a text, or an object with text")
     text = join_title(each.get("title"), text_of(dict(each), "text", ""))
-    name = _first(each, DOCUMENT_ID_NAMES)
+    name = first_of(each, DOCUMENT_ID_NAMES)
     return (_called(text) if name is None else str(each[name])), text
 
 
@@ -310,7 +312,7 @@ def _called(text: str) -> str:
 
 
 def _label(each: Any) -> float | None:
-    name = _first(each, LABEL_NAMES) if isinstance(each, Mapping) else None
+    name = first_of(each, LABEL_NAMES) if isinstance(each, Mapping) else None
     return None if name is None else _number(each[name])
 
 
@@ -320,7 +322,8 @@ def _number(value: Any) -> float:
     return float(value)
 
 
-def _first(record: Mapping[str, Any], names: Sequence[str]) -> str | None:
+def first_of(record: Mapping[str, Any], names: Sequence[str]) -> str | None:
+    """The first of the names under which a record has something."""
     return next((name for name in names if record.get(name) is not None), None)
 
 

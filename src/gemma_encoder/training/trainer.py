@@ -78,6 +78,7 @@ class EncoderTrainer(Trainer):
         validation_rows: TokenizedRows,
     ) -> None:
         self.encoder, self.task, self.throughput = encoder, task, Throughput()
+        self.train_items, self.validation_rows = train_items, validation_rows
         try:
             super().__init__(
                 model=_Trainable(encoder),
@@ -261,7 +262,7 @@ class EncoderTrainer(Trainer):
 
     def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict[str, float]:
         """Metrics of the task on the validation rows, in the precision of training."""
-        rows: TokenizedRows = self.eval_dataset  # type: ignore[assignment]
+        rows = self.validation_rows
         logits = self._score_validation()
         metrics = compute_metrics(self.task.metrics, logits, rows.labels.numpy(), **rows.together())
         named = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
@@ -271,7 +272,7 @@ class EncoderTrainer(Trainer):
         return named
 
     def _score_validation(self) -> np.ndarray:
-        rows: TokenizedRows = self.eval_dataset  # type: ignore[assignment]
+        rows = self.validation_rows
         with self.accelerator.autocast():  # accelerate wrapped only the model's forward, not the encoder's
             budget = self.options.eval_max_tokens
             return score_token_ids(self.encoder, rows.input_ids, budget, "eval_max_tokens")

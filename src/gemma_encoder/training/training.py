@@ -117,7 +117,6 @@ def train(
             "validation_note": data.validation_note,
             "skipped": data.skipped,
             "empty_texts": data.empty_texts,
-            "truncated": train_items.truncated + validation_rows.truncated,
         },
         "parameters": _count(encoder),
         "versions": versions(),
@@ -302,6 +301,8 @@ def _count(encoder: Encoder) -> dict[str, int]:
 
 def _record(run: dict[str, Any], trainer: EncoderTrainer, started: float) -> None:
     work = trainer.throughput
+    # Known at the end: lists are tokenised as they are drawn.
+    run["data"]["truncated"] = trainer.train_items.truncated + trainer.validation_rows.truncated
     run |= {
         "steps": trainer.state.global_step,
         "tokens": work.tokens,
