@@ -207,12 +207,16 @@ def test_a_build_that_fails_leaves_nothing(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "name", ["data.csc.index.npy", "indices.csc.index.npy", "vocab.index.json", "ids.txt"]
 )
-@pytest.mark.parametrize("damage", ["gone", "cut"])
+@pytest.mark.parametrize("damage", ["gone", "cut", "of another index"])
 def test_a_damaged_index_is_refused(tmp_path, name, damage):
     bm25_index(tmp_path, CORPUS)
     (path,) = tmp_path.glob(f"data-*/{name}")
     if damage == "gone":
         path.unlink()
+    elif damage == "of another index" and path.suffix == ".npy":
+        np.save(path, np.load(path)[:-1])
+    elif damage == "of another index":
+        path.write_bytes(b"{}")
     else:
         path.write_bytes(path.read_bytes()[:-8])
     with pytest.raises(DataError, match=r"can't be read.*rebuild=True"):

@@ -32,7 +32,7 @@ def drawn(svg: str) -> tuple[list[str], list[float], list[bool]]:
     for path in root.iter("{http://www.w3.org/2000/svg}path"):
         corners = [float(number) for number in re.findall(r"-?\d+\.?\d*", path.get("d", ""))]
         style = path.get("style", "")
-        if len(corners) == 8 and ("url(#" in style or "#404040" in style):
+        if len(corners) == 8 and ("url(#" in style or "#999999" in style):
             bars.append((corners[0], corners[1] - corners[5], "url(#" in style))
     bars.sort()
     return texts, [height for _, height, _ in bars], [hatched for _, _, hatched in bars]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 
-import ir_measures
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,6 +11,8 @@ from hypothesis import strategies as st
 
 from gemma_encoder.errors import ConfigError, DataError
 from gemma_encoder.ranking import ranked, read_qrels, read_run, write_run
+
+ir_measures = pytest.importorskip("ir_measures")
 
 NAMES = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters=" \t\n\r\f\v"), min_size=1)
 SINGLES = st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -79,6 +80,7 @@ def test_gz_is_packed_and_always_the_same(tmp_path):
     first, second = (write_run(tmp_path / f"{name}.gz", {"7": {"a": 1.0}}, "mine") for name in "xy")
     assert gzip.decompress(first.read_bytes()) == b"7 Q0 a 1 1.0 mine\n"
     assert first.read_bytes() == second.read_bytes()
+    assert first.read_bytes()[4:8] == bytes(4)  # no time of writing
 
 
 def test_a_run_that_cannot_be_written_leaves_the_old_one(tmp_path):

@@ -109,6 +109,7 @@ class Bm25Index:
             self._scorer = bm25s.BM25.load(data, mmap=True, show_progress=False)
             scores = self._scorer.scores
             whole = len(scores["data"]) == len(scores["indices"]) == scores["indptr"][-1]
+            whole = whole and len(self._scorer.vocab_dict) == len(scores["indptr"]) - 1
             if not whole or not len(self.ids) == scores["num_docs"] == record["documents"]:
                 raise ValueError("its files are not of one index")
         except (OSError, ValueError, KeyError, TypeError) as error:

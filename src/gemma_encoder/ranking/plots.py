@@ -36,7 +36,7 @@ def gain_figure(
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "gains"}), io.StringIO() as text:
         drawing = Figure(figsize=(9, 4.5), layout="constrained")
         axes = drawing.subplots()
-        bars = axes.bar(places, heights, width=0.8, color="0.25", edgecolor="black", linewidth=0.5)
+        bars = axes.bar(places, heights, width=0.8, color="0.6", edgecolor="black", linewidth=0.5)
         for bar, height in zip(bars, heights, strict=True):
             if height < 0:
                 bar.set(facecolor="white", hatch="////")
@@ -52,6 +52,7 @@ def gain_figure(
             f"{comparison.difference:+.4f} (dashed), p = {comparison.p_value:.4f}",
             fontsize=10,
         )
+        axes.set_axisbelow(True)
         axes.grid(axis="y", alpha=0.3)
         axes.margins(x=0.01)
         drawing.savefig(text, format="svg", metadata={"Date": None})
