@@ -1,0 +1,22 @@
+"""Libraries of the extra `ranking`, imported when they are needed."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from ..errors import ConfigError
+
+
+def library(name: str) -> Any:
+    """Import a library of the extra `ranking`.
+
+    Raises:
+        ConfigError: It is not installed.
+    """
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise ConfigError(
+            f"{name} can't be imported: {error}", fix='pip install "gemma-encoder[ranking]"'
+        ) from error
