@@ -200,13 +200,14 @@ def test_every_list_option_replaces_that_of_the_file(tmp_path):
             if field.default is MISSING and field.default_factory is MISSING
         ]
         arguments = [*required, "--config", str(file), f"--{name}", "one", f"--{name}", "two"]
-        assert getattr(parse("p", "", OPTIONS[verb], arguments)[0], name) == ["one", "two"]
+        parsed = parse("p", "", OPTIONS[verb], arguments)
+        assert [vars(each)[name] for each in parsed if name in vars(each)] == [["one", "two"]]
 
 
 def test_yaml_files_take_the_names_that_the_command_line_takes(tmp_path):
     file = tmp_path / "train.yaml"
     file.write_text("model: m\noutput: o\nepochs: 3\nbatch-size: 4\nmax-length: 9\n")
-    _, _, training, encoder = parse("p", "", OPTIONS["train"], ["--config", str(file), "--batch-size", "5"])
+    *_, training, encoder = parse("p", "", OPTIONS["train"], ["--config", str(file), "--batch-size", "5"])
     assert (training.num_train_epochs, training.per_device_train_batch_size) == (3, 5)
     assert encoder.max_length == 9
 

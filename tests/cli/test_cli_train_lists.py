@@ -68,7 +68,7 @@ def test_a_dry_run_says_what_a_step_sees(run, command, tmp_path):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--task", "sst2"], "Give one of --task, --train_file and --train_lists"),
+        (["--task", "sst2"], "Give one of --task, --train_file, --train_lists and --collection"),
         (["--label_column", "y"], "--label_column does nothing here: it is for rows"),
         (["--list_sampling", "uniform", "--list_positives", "3"], "--list_positives does nothing here"),
         (["--list_size", "1"], "size is 1"),
@@ -94,7 +94,7 @@ def test_options_of_lists_do_nothing_without_them(refused, decoder_folder, tmp_p
 def test_a_query_is_not_on_both_sides(refused, command, tmp_path):
     judged = lists(tmp_path / "dev.jsonl", range(11, 13))
     said = refused(*command, "--validation_lists", judged)
-    assert "1 queries are both trained on and judged by" in said
+    assert "1 of the queries would be both trained on and judged by" in said
 
 
 def test_all_lists_of_a_query_are_held_out_together(tmp_path):

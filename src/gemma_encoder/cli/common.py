@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +61,37 @@ def print_facts(title: str, facts: Mapping[str, Any]) -> None:
     print(title)
     for name, value in facts.items():
         print(f"  {name.ljust(width)}  {_text(value)}".rstrip())
+
+
+class Progress:
+    """What is done so far on stderr: a line that is written over on a terminal, else one every half minute.
+
+    Args:
+        noun: What is counted, in the singular.
+        before: How much was done before the start.
+        hidden: Write no line over, since stdout shows results.
+    """
+
+    def __init__(self, noun: str, before: int, *, hidden: bool = False) -> None:
+        self.noun, self.before = noun, before
+        self.terminal = sys.stderr.isatty() and not hidden
+        self.start = self.last = time.monotonic()
+
+    def show(self, done: int) -> None:
+        """Tell how much is done."""
+        now = time.monotonic()
+        rate = (done - self.before) / max(now - self.start, 1e-9)
+        message = f"{counted(done, self.noun)}, {rate:,.1f} {self.noun}s/s"
+        if self.terminal:
+            print(f"\r\x1b[K{message}", end="", file=sys.stderr, flush=True)
+        elif now - self.last > 30:
+            note(message)
+            self.last = now
+
+    def close(self) -> None:
+        """Take the line away."""
+        if self.terminal:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def quiet_libraries() -> None:
@@ -168,9 +200,11 @@ def pick_device(device: str) -> torch.device:
 
 def refuse_changed(options: Any, names: Sequence[str], reason: str) -> None:
     """Raise ConfigError if one of these options isn't at its default: it would do nothing."""
-    defaults = {field.name: field.default for field in fields(options)}
+    factories = {each.name: each.default_factory for each in fields(options)}
+    defaults = {each.name: each.default for each in fields(options)}
     for name in names:
-        if getattr(options, name) != defaults[name]:
+        factory = factories[name]
+        if getattr(options, name) != (defaults[name] if factory is MISSING else factory()):
             raise ConfigError(f"--{name} does nothing here: {reason}", fix=f"leave --{name} out")
 
 

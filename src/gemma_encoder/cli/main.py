@@ -26,6 +26,8 @@ VERBS = {
     "train": "Train an encoder, or a decoder adapted on the way, on a task or on your own file.",
     "evaluate": "Judge a trained encoder on a task or a labelled file: official metrics, baseline, JSON.",
     "predict": "Classify or score texts: CSV, TSV, JSONL, parquet or lines in; JSONL or CSV out; resumable.",
+    "rank": "Re-rank queries' candidates (a TREC run, BM25 or lists) with a trained encoder: a TREC run out.",
+    "candidates": "Write lists to train on: candidates of a run or BM25, with judgments or teachers' scores.",
     "inspect": "Say what a folder is: backbone, policies, measured receptive field, pooler, head, training.",
     "benchmark": "Run GLUE or SuperGLUE: tasks, seeds and baselines as one plan that can be stopped.",
     "report": "Make a benchmark's tables and figure again from its records.",
@@ -124,7 +126,7 @@ def _help() -> str:
     verbs = "\n".join(f"  {name:<11}{description}" for name, description in VERBS.items())
     return (
         f"usage: {PROGRAM} VERB [options]\n\n"
-        "Turn decoder language models into encoders for classification and regression.\n\n"
+        "Turn decoder language models into encoders for classification, regression and ranking.\n\n"
         f"verbs:\n{verbs}\n\nexamples:\n{EXAMPLES}\n\n"
         f"{PROGRAM} VERB --help shows a verb's options with their defaults; {PROGRAM} --version the version."
     )

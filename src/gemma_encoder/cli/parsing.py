@@ -21,7 +21,7 @@ from yaml import YAMLError
 
 # Lists whose items are free text: a comma in them is a comma.
 FREE_TEXT = ("text", "text_pair")
-SHORT = {"batch_size": "per_device_train_batch_size", "epochs": "num_train_epochs"}
+SHORT = {"batch_size": "per_device_train_batch_size", "epochs": "num_train_epochs", "out": "output"}
 
 EPILOG = (
     "Options can stand in a YAML file (--config FILE); those behind it on the command line win. "

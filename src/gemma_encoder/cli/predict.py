@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, DataError
-from .common import check_writable, counted, load_encoder, note, print_facts, print_table
+from .common import Progress, check_writable, counted, load_encoder, note, print_facts, print_table
 from .options import ComputeOptions, PredictOptions
 from .plan import text_plan
 
@@ -118,7 +117,7 @@ def _write(
             except DataError as error:  # raised when the rows before it are scored and written
                 bad.append(error)
 
-        progress, truncated = _Progress(predictions.resumed, hidden=options.output == "-"), 0
+        progress, truncated = Progress("row", predictions.resumed, hidden=options.output == "-"), 0
         try:
             scores = score(encoder, texts(), max_tokens=compute.max_tokens, buffer_rows=options.buffer_rows)
             for scored in scores:
@@ -229,25 +228,3 @@ def _print_scores(encoder: Encoder, rows: list[Row], max_tokens: int) -> None:
         texts = {"text": row.text} | ({"text pair": row.text_pair} if row.text_pair else {})
         table.append({**texts, "prediction": answer} | named)
     print_table("", table)
-
-
-class _Progress:
-    """Rows so far on stderr: a line that is written over on a terminal, else a line every half minute."""
-
-    def __init__(self, before: int, hidden: bool) -> None:
-        self.before = before
-        self.terminal = sys.stderr.isatty() and not hidden
-        self.start = self.last = time.monotonic()
-
-    def show(self, rows: int) -> None:
-        now = time.monotonic()
-        message = f"{rows:,} rows, {(rows - self.before) / max(now - self.start, 1e-9):,.1f} rows/s"
-        if self.terminal:
-            print(f"\r\x1b[K{message}", end="", file=sys.stderr, flush=True)
-        elif now - self.last > 30:
-            note(message)
-            self.last = now
-
-    def close(self) -> None:
-        if self.terminal:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)

@@ -9,6 +9,7 @@ from dataclasses import asdict, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
+from .collections import is_given, open_lists, refuse_collection
 from .common import (
     check_writable,
     counted,
@@ -24,7 +25,14 @@ from .common import (
     refuse_changed,
     refuse_existing,
 )
-from .options import EncoderOptions, EvaluateOptions, ListOptions, TrainingOptions, TrainOptions
+from .options import (
+    CollectionOptions,
+    EncoderOptions,
+    EvaluateOptions,
+    ListOptions,
+    TrainingOptions,
+    TrainOptions,
+)
 from .plan import memory_plan, text_plan
 
 if TYPE_CHECKING:
@@ -37,21 +45,26 @@ if TYPE_CHECKING:
 
 
 def run(
-    options: TrainOptions, lists: ListOptions, training: TrainingOptions, encoder_options: EncoderOptions
+    options: TrainOptions,
+    lists: ListOptions,
+    sources: CollectionOptions,
+    training: TrainingOptions,
+    encoder_options: EncoderOptions,
 ) -> None:
     """Read, adapt, train, save, say how good it is and what to do next."""
-    if sum(source is not None for source in (options.task, options.train_file, lists.train_lists)) != 1:
+    ranking = bool(lists.train_lists) or is_given(sources)
+    if sum((bool(options.task), bool(options.train_file), bool(lists.train_lists), is_given(sources))) != 1:
         raise ConfigError(
-            "Give one of --task, --train_file and --train_lists",
+            "Give one of --task, --train_file, --train_lists and --collection",
             fix="--task sst2, --train_file rows.csv, or --train_lists lists.jsonl",
         )
-    _refuse_what_does_nothing(options, lists, training)
+    _refuse_what_does_nothing(options, lists, sources, training)
     _check_output(options)
     quiet_libraries()
-    args = training_arguments(options, training, lists)
+    args = training_arguments(options, training, lists, ranking=ranking)
     folder = _load_folder(options, encoder_options)
-    data = _lists(options, lists, training) if lists.train_lists else _data(options, training, folder)
-    encoder = folder or _from_decoder(options, lists, training, encoder_options, data)
+    data = _lists(options, lists, sources, training) if ranking else _data(options, training, folder)
+    encoder = folder or _from_decoder(options, training, encoder_options, data)
     from ..training import train
     from ..training.training import check_run
 
@@ -75,7 +88,11 @@ def run(
 
 
 def training_arguments(
-    options: TrainOptions, training: TrainingOptions, lists: ListOptions | None = None
+    options: TrainOptions,
+    training: TrainingOptions,
+    lists: ListOptions | None = None,
+    *,
+    ranking: bool = False,
 ) -> EncoderTrainingArguments:
     """The options as training arguments: those given, the task's recipe, what --args adds.
 
@@ -96,7 +113,7 @@ def training_arguments(
             )
     extra = other_training_options(extra)
     extra["ranking_loss"] = lists.ranking_loss if lists else "softmax"
-    recipe = recipe_for(_recipe_name(options, lists))
+    recipe = recipe_for(options.task or ("ranking" if ranking else ""))
     defaults = {
         "learning_rate": recipe.learning_rate,
         "head_learning_rate": recipe.head_learning_rate,
@@ -118,22 +135,23 @@ def training_arguments(
         ) from error
 
 
-def _recipe_name(options: TrainOptions, lists: ListOptions | None) -> str:
-    return options.task or ("ranking" if lists and lists.train_lists else "")
-
-
-def _refuse_what_does_nothing(options: TrainOptions, lists: ListOptions, training: TrainingOptions) -> None:
+def _refuse_what_does_nothing(
+    options: TrainOptions, lists: ListOptions, sources: CollectionOptions, training: TrainingOptions
+) -> None:
     if lists.train_lists:
+        refuse_collection(sources, "--train_lists brings queries and candidates")
+    if lists.train_lists or is_given(sources):
         of_rows = ["text_column", "text_pair_column", "label_column", "label_separator", "problem_type"]
         of_rows += ["labels", "skip_bad_rows", "validation_file", "data_dir", "data_source"]
-        refuse_changed(options, of_rows, "it is for rows, not for --train_lists")
+        refuse_changed(options, of_rows, "it is for rows, not for lists")
         if lists.validation_lists:
             refuse_changed(options, ("validation_fraction",), "--validation_lists says what to judge by")
         if lists.list_sampling == "uniform":
             refuse_changed(lists, ("list_positives",), "--list_sampling uniform draws any documents")
     else:
         names = [field.name for field in fields(lists)]
-        refuse_changed(lists, names, "it is for --train_lists")
+        refuse_changed(lists, names, "it is for --train_lists and --collection")
+        refuse_collection(sources, "it is for --collection")
     if options.task:
         of_files = ["text_column", "text_pair_column", "label_column", "label_separator", "problem_type"]
         of_files += ["labels", "skip_bad_rows", "validation_file", "validation_fraction"]
@@ -216,16 +234,25 @@ def _data(options: TrainOptions, training: TrainingOptions, folder: Encoder | No
     ).load()
 
 
-def _lists(options: TrainOptions, lists: ListOptions, training: TrainingOptions) -> TaskData:
+def _lists(
+    options: TrainOptions, lists: ListOptions, sources: CollectionOptions, training: TrainingOptions
+) -> TaskData:
     """Lists to train on, drawn anew in every epoch, and lists to judge by."""
+    from ..ranking.collection import read_queries
     from ..ranking.learning import TrainingLists, hold_out, load_lists, ranking_data, refuse_shared_queries
     from ..ranking.sampling import ListSampling
 
     sampling = ListSampling(lists.list_size or None, lists.list_sampling, lists.list_positives)
-    train = load_lists(lists.train_lists or "")
+    train = (
+        load_lists(lists.train_lists)
+        if lists.train_lists
+        else open_lists(sources, judged=True, missing_positives="add", with_positives_only=True)
+    )
+    for file in lists.unseen_queries:
+        refuse_shared_queries(train.queries(), read_queries(file).values(), f"kept unseen ({file})")
     if lists.validation_lists:
         judged = load_lists(lists.validation_lists)
-        refuse_shared_queries(train.rows["query"], judged.rows["query"])
+        refuse_shared_queries(train.queries(), judged.queries())
     else:
         train, judged = hold_out(train, options.validation_fraction, training.seed)
     drawn = train.sample(options.max_train_rows, training.seed)
@@ -243,7 +270,6 @@ def _lists(options: TrainOptions, lists: ListOptions, training: TrainingOptions)
 
 def _from_decoder(
     options: TrainOptions,
-    lists: ListOptions,
     training: TrainingOptions,
     encoder_options: EncoderOptions,
     data: TaskData,
@@ -251,7 +277,7 @@ def _from_decoder(
     from ..encoder import Encoder
 
     task = data.task
-    name = _recipe_name(options, lists)
+    name = task.name if options.task or _in_lists(data) else ""
     config = encoder_config(encoder_options, name, task.template, task.problem_type, task.labels)
     return Encoder.from_decoder(options.model, config, seed=training.seed)
 

@@ -1,18 +1,20 @@
-"""A collection as BEIR lays it out: queries, a corpus and judgments; and its runs as lists."""
+"""A collection: queries, a corpus and judgments, as BEIR lays them out; and its runs as lists."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, get_args, overload
+from typing import Any, Literal, get_args
 
 import pyarrow as pa
 
 from ..errors import ConfigError, DataError
+from ..tasks.sources import bundled_folder
 from ..tasks.tables import iter_records, text_of
-from .lists import CandidateList, first_of, join_title
-from .runs import ranked
+from .lists import CandidateList, Lists, SelectedLists, first_of, join_title
+from .runs import Qrels, Run, ranked, read_qrels
 
 CHUNK = 65_536
 ID_NAMES = ("_id", "id", "doc_id", "docid", "pid", "query_id", "qid")
@@ -78,6 +80,149 @@ def read_queries(path: str | Path) -> dict[str, str]:
     return queries
 
 
+QRELS_NAMES = [f"qrels.{kind}{packed}" for kind in ("trec", "tsv", "txt") for packed in ("", ".gz")]
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Texts to rank, and what is known of them.
+
+    Attributes:
+        queries: Query id to text.
+        corpus: Document id to text.
+        source: Where they came from.
+        qrels: Judgments, None if none were asked for.
+        run: Candidates that the collection brings along, if it does.
+    """
+
+    queries: Mapping[str, str]
+    corpus: Mapping[str, str]
+    source: str
+    qrels: Qrels | None = None
+    run: Run | None = None
+
+    def judged_queries(self) -> dict[str, str]:
+        """The queries that have judgments; all if there are no judgments.
+
+        Raises:
+            DataError: None has any.
+        """
+        if self.qrels is None:
+            return dict(self.queries)
+        found = {name: text for name, text in self.queries.items() if self.qrels.get(name)}
+        if not found:
+            ids = [", ".join(map(repr, islice(each, 3))) for each in (self.queries, self.qrels)]
+            raise DataError(
+                f"no query has judgments (queries: {ids[0]}; in the judgments: {ids[1]})",
+                where=self.source,
+                fix="give queries and judgments of one collection",
+            )
+        return found
+
+
+def open_collection(
+    folder: str | Path | None = None,
+    *,
+    queries: str | Path | None = None,
+    corpus: str | Path | None = None,
+    qrels: str | Path | None = None,
+    judged: bool = False,
+) -> Collection:
+    """Read a collection.
+
+    Args:
+        folder: A folder with `corpus`, `queries` and judgments, as BEIR lays them out; a bundled collection
+            by name; or `irds:ID` for one of ir_datasets.
+        queries: File of queries instead of the folder's.
+        corpus: File of documents instead of the folder's.
+        qrels: File of judgments; or the name of one in the folder's `qrels`, such as `test`.
+        judged: Judgments are needed: those of the folder are looked for if `qrels` is not given.
+
+    Raises:
+        DataError: A file is not there or can't be read.
+        ConfigError: Neither a folder nor files were given.
+    """
+    name = str(folder or "")
+    if name.startswith("irds:"):
+        return _of_ir_datasets(name, queries, corpus, qrels)
+    if folder is not None:
+        folder = _folder(folder)
+    elif queries is None or corpus is None:
+        raise ConfigError(
+            "there are no queries, or no corpus", fix="give --collection, or --queries and --corpus"
+        )
+    queries = queries or find_file(folder or "", "queries")
+    corpus = corpus or find_file(folder or "", "corpus")
+    judgments = find_qrels(folder, qrels) if qrels is not None or judged else None
+    return Collection(
+        read_queries(queries),
+        Corpus(corpus),
+        name or f"{queries}, {corpus}",
+        read_qrels(judgments).qrels if judgments else None,
+    )
+
+
+def find_qrels(folder: str | Path | None, name: str | Path | None = None) -> Path:
+    """The file of judgments: `name` itself, that name in the folder's `qrels`, or else the only one there is.
+
+    Raises:
+        DataError: There is none, or several and no name.
+    """
+    if name is not None and Path(name).is_file():
+        return Path(name)
+    splits: list[Path] = []
+    if folder is not None:
+        folder = _folder(folder)
+        splits = sorted(path for path in (folder / "qrels").glob("*") if path.is_file())
+        splits += [path for path in (folder / each for each in QRELS_NAMES) if path.is_file()]
+    named = [path for path in splits if name is None or path.name.split(".")[0] == str(name)]
+    if len(named) == 1:
+        return named[0]
+    there = ", ".join(path.name for path in splits)
+    if name is not None:
+        raise DataError(
+            "there is no such file of judgments",
+            where=str(name),
+            fix=f"use one of {there}" if there else "check the path",
+        )
+    if named:
+        raise DataError(
+            f"there are several files of judgments: {there}", where=str(folder), fix="name one with --qrels"
+        )
+    raise DataError(
+        "there are no judgments", where=str(folder or "no folder given"), fix="give them with --qrels"
+    )
+
+
+def _folder(folder: str | Path) -> Path:
+    """A folder, or that of a bundled collection."""
+    path = Path(folder)
+    if path.is_dir():
+        return path
+    bundled = bundled_folder()
+    sets = sorted(each for each in (bundled / "ir").glob("*") if each.is_dir()) if bundled else []
+    for each in sets:
+        if str(path) == each.name:
+            return each
+    names = ", ".join(each.name for each in sets)
+    raise DataError(
+        "there is no such folder",
+        where=str(folder),
+        fix=f"check the path, or use a bundled collection: {names}" if names else "check the path",
+    )
+
+
+def _of_ir_datasets(
+    name: str, queries: str | Path | None, corpus: str | Path | None, qrels: str | Path | None
+) -> Collection:
+    from .ir_datasets import ir_collection
+
+    if queries or corpus:
+        raise ConfigError(f"{name} brings queries and corpus", fix="leave --queries and --corpus out")
+    found = ir_collection(name.removeprefix("irds:"))
+    return replace(found, qrels=read_qrels(qrels).qrels) if qrels else found
+
+
 def find_file(folder: str | Path, stem: str) -> Path:
     """The file of a BEIR folder that is called `corpus` or `queries`.
 
@@ -103,6 +248,7 @@ class Gaps:
         documents_without_text: Candidates that the corpus lacks, those of all queries together.
         queries_without_positive: Queries without a relevant document among their candidates.
         missing_positives: Relevant documents that the run does not have.
+        positives_without_text: Of these, documents that the corpus lacks too.
         examples: Some of what has no text, for a message.
     """
 
@@ -110,10 +256,11 @@ class Gaps:
     documents_without_text: int = 0
     queries_without_positive: int = 0
     missing_positives: int = 0
+    positives_without_text: int = 0
     examples: list[str] = field(default_factory=list)
 
 
-class RunLists(Sequence[CandidateList]):
+class RunLists(Lists):
     """The candidates of a run, with texts and judgments; texts are looked up as lists are asked for.
 
     Documents without a judgment have the label 0, as everywhere in information retrieval.
@@ -129,6 +276,7 @@ class RunLists(Sequence[CandidateList]):
         with_positives_only: Leave out queries without a relevant candidate: they teach nothing.
         strict: Refuse a run with queries or documents that have no text; otherwise they are left out and
             counted in `gaps`.
+        source: Where all this came from.
 
     Attributes:
         gaps: What isn't there.
@@ -149,13 +297,15 @@ class RunLists(Sequence[CandidateList]):
         missing_positives: MissingPositives = "leave",
         with_positives_only: bool = False,
         strict: bool = True,
+        source: str = "",
     ) -> None:
         if depth < 1:
             raise ConfigError(f"depth is {depth}", fix="use at least 1")
         if missing_positives not in get_args(MissingPositives):
             allowed = ", ".join(get_args(MissingPositives))
             raise ConfigError(f"missing_positives is {missing_positives!r}", fix=f"use one of {allowed}")
-        self.queries, self.corpus, self.qrels, self.gaps = queries, corpus, qrels, Gaps()
+        self.source, self.gaps = source, Gaps()
+        self._queries, self._corpus, self._qrels = queries, corpus, qrels
         self._candidates: list[tuple[str, tuple[str, ...]]] = []
         for query, scores in run.items():
             if query not in queries:
@@ -174,18 +324,20 @@ class RunLists(Sequence[CandidateList]):
 
     def _with_text(self, query: str, best: Sequence[str], *, add: bool) -> tuple[str, ...]:
         """Candidates that have a text, missing positives behind them if asked for."""
-        there = [name for name in best if name in self.corpus]
-        lost = [name for name in best if name not in self.corpus]
+        there = [name for name in best if name in self._corpus]
+        lost = [name for name in best if name not in self._corpus]
         self.gaps.documents_without_text += len(lost)
         self.gaps.examples += [f"document {name} of query {query}" for name in lost[:1]]
         known = set(best)
-        relevant = [name for name in (self.qrels or {}).get(query, {}) if self._grade(query, name) > 0]
+        relevant = [name for name in (self._qrels or {}).get(query, {}) if self._grade(query, name) > 0]
         missing = [name for name in relevant if name not in known]
         self.gaps.missing_positives += len(missing)
-        return (*there, *(name for name in missing if add and name in self.corpus))
+        found = [name for name in missing if name in self._corpus]
+        self.gaps.positives_without_text += len(missing) - len(found)
+        return (*there, *(found if add else ()))
 
     def _grade(self, query: str, name: str) -> int:
-        return (self.qrels or {}).get(query, {}).get(name, 0)
+        return (self._qrels or {}).get(query, {}).get(name, 0)
 
     def _refuse(self, strict: bool) -> None:
         gaps = self.gaps
@@ -204,19 +356,21 @@ class RunLists(Sequence[CandidateList]):
     def __len__(self) -> int:
         return len(self._candidates)
 
-    @overload
-    def __getitem__(self, index: int) -> CandidateList: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[CandidateList]: ...
-    def __getitem__(self, index: int | slice) -> CandidateList | list[CandidateList]:
-        if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(len(self)))]
+    def _at(self, index: int) -> CandidateList:
         query, names = self._candidates[index]
         labels = None
-        if self.qrels is not None:
+        if self._qrels is not None:
             labels = tuple(float(max(0, self._grade(query, name))) for name in names)
-        texts = tuple(self.corpus[name] for name in names)
-        return CandidateList(query, self.queries[query], names, texts, labels)
+        texts = tuple(self._corpus[name] for name in names)
+        return CandidateList(query, self._queries[query], names, texts, labels)
+
+    def queries(self) -> list[str]:
+        """The text of each list's query."""
+        return [self._queries[query] for query, _ in self._candidates]
+
+    def select(self, places: Sequence[int]) -> SelectedLists:
+        """The lists at these places, in this order."""
+        return SelectedLists(self, places)
 
 
 def _named_texts(path: Path) -> Iterator[tuple[int, tuple[str, str]]]:

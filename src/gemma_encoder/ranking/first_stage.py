@@ -174,7 +174,7 @@ def bm25_index(
         corpus: Document ids and texts. It is gone through twice if another index is replaced; an iterator is
             held in memory for that.
         options: How to score; those of the field by default.
-        rebuild: Replace an index that is of another corpus or other options.
+        rebuild: Replace an index that is damaged, or of another corpus or other options.
 
     Raises:
         ConfigError: The index in the folder is of another corpus or other options, a stemmer has an unknown
@@ -193,9 +193,13 @@ def bm25_index(
         for _ in hashing.texts_of(corpus):
             pass
         same = record["fingerprint"] == hashing.value()
-        if same and not rebuild:
-            return Bm25Index(folder)
-        if not same and not rebuild:
+        if same:
+            try:
+                return Bm25Index(folder)
+            except DataError:  # damaged
+                if not rebuild:
+                    raise
+        elif not rebuild:
             raise ConfigError(
                 "the index is of another corpus, other options or other versions of its libraries",
                 where=str(folder),

@@ -14,7 +14,7 @@ from datasets import Dataset
 from ..encoder import Encoder
 from ..errors import ConfigError, DataError
 from ..tasks import Split, Task, TaskData
-from .lists import CandidateList, CandidateLists, hub_lists, read_lists
+from .lists import CandidateList, JoinedLists, Lists, hub_lists, read_lists
 from .sampling import ListSampling
 
 TEMPLATE = "Query: {text} Document: {text_pair}"
@@ -133,19 +133,24 @@ def ranking_data(
     )
 
 
-def load_lists(name: str) -> CandidateLists:
-    """Lists of a file, or of a data set of the hub (`hub:NAME`, or `hub:NAME:CONFIG`).
+def load_lists(names: Sequence[str]) -> Lists:
+    """Lists of files, and of data sets of the hub (`hub:NAME`, or `hub:NAME:CONFIG`), one after the other.
 
     Raises:
         DataError: They can't be read.
     """
+    parts = [_load(name) for name in names]
+    return parts[0] if len(parts) == 1 else JoinedLists(parts)
+
+
+def _load(name: str) -> Lists:
     if not name.startswith("hub:"):
         return read_lists(name)
     hub, _, config = name.removeprefix("hub:").partition(":")
     return hub_lists(hub, config=config or None)
 
 
-def hold_out(lists: CandidateLists, fraction: float, seed: int) -> tuple[CandidateLists, CandidateLists]:
+def hold_out(lists: Lists, fraction: float, seed: int) -> tuple[Lists, Lists]:
     """Lists to train on and to judge by; all lists of a query are on one side.
 
     Args:
@@ -159,28 +164,32 @@ def hold_out(lists: CandidateLists, fraction: float, seed: int) -> tuple[Candida
     """
     if not 0 < fraction < 1:
         raise ConfigError(f"validation_fraction is {fraction}", fix="use a number between 0 and 1")
-    names = [_same(query) for query in lists.rows["query"]]
+    names = [_same(query) for query in lists.queries()]
     queries = sorted(set(names))
     if len(queries) < 2:
         raise DataError("there is one query only", where=lists.source, fix="give lists to judge by")
     random.Random(seed).shuffle(queries)
     held = set(queries[: max(1, min(len(queries) - 1, round(fraction * len(queries))))])
     sides = [[place for place, name in enumerate(names) if (name in held) == side] for side in (False, True)]
-    kept, judged = (CandidateLists(lists.rows.select(places), lists.source) for places in sides)
-    return kept, judged
+    return lists.select(sides[0]), lists.select(sides[1])
 
 
-def refuse_shared_queries(train: Iterable[str], validation: Iterable[str]) -> None:
+def refuse_shared_queries(train: Iterable[str], unseen: Iterable[str], use: str = "judged by") -> None:
     """See to it that nothing is judged by a query that was trained on; by text, ids differ between files.
+
+    Args:
+        train: Texts of the queries trained on.
+        unseen: Texts of those that must not be among them.
+        use: What they are for, in the error.
 
     Raises:
         DataError: Names some of them.
     """
-    judged = {_same(query) for query in validation}
-    shared = sorted({query for query in train if _same(query) in judged})
+    other = {_same(query) for query in unseen}
+    shared = sorted({query for query in train if _same(query) in other})
     if shared:
         raise DataError(
-            f"{len(shared)} queries are both trained on and judged by, {shared[0]!r} among them",
+            f"{len(shared)} of the queries would be both trained on and {use}, {shared[0]!r} among them",
             fix="leave them out on one side",
         )
 

@@ -6,11 +6,15 @@ knows them.
 
 from __future__ import annotations
 
+import json
 import math
 import random
+from abc import abstractmethod
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, overload
 
@@ -20,6 +24,7 @@ from datasets.exceptions import DatasetGenerationError
 
 from ..errors import ConfigError, DataError, GemmaEncoderError
 from ..tasks.tables import iter_records, table_format, text_of
+from ..whole_files import whole_file
 
 QUERY_NAMES = ("query", "question", "anchor")
 QUERY_ID_NAMES = ("query_id", "qid", "_id", "id")
@@ -93,8 +98,51 @@ class CandidateList:
         )
 
 
-class CandidateLists(Sequence[CandidateList]):
-    """Lists that lie on disk and are read as they are asked for.
+class Lists(Sequence[CandidateList]):
+    """Lists that are read as they are asked for.
+
+    Attributes:
+        source: Where they came from.
+    """
+
+    source: str
+
+    @abstractmethod
+    def queries(self) -> list[str]:
+        """The text of each list's query."""
+
+    @abstractmethod
+    def select(self, places: Sequence[int]) -> Lists:
+        """The lists at these places, in this order."""
+
+    @abstractmethod
+    def _at(self, index: int) -> CandidateList:
+        """The list at a place."""
+
+    @overload
+    def __getitem__(self, index: int) -> CandidateList: ...
+    @overload
+    def __getitem__(self, index: slice) -> Lists: ...
+    def __getitem__(self, index: int | slice) -> CandidateList | Lists:
+        if isinstance(index, slice):
+            return self.select(range(*index.indices(len(self))))
+        return self._at(index)
+
+    def sample(self, count: int | None, seed: int) -> Lists:
+        """That many lists, drawn; all if None or if there are no more.
+
+        Raises:
+            ConfigError: `count` is below 1.
+        """
+        if count is None or count >= len(self):
+            return self
+        if count < 1:
+            raise ConfigError(f"max_train_rows is {count}", fix="give a positive number")
+        return self.select(sorted(random.Random(seed).sample(range(len(self)), count)))
+
+
+class CandidateLists(Lists):
+    """Lists that lie on disk.
 
     Args:
         rows: Columns as `CandidateList` has fields.
@@ -107,13 +155,7 @@ class CandidateLists(Sequence[CandidateList]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    @overload
-    def __getitem__(self, index: int) -> CandidateList: ...
-    @overload
-    def __getitem__(self, index: slice) -> CandidateLists: ...
-    def __getitem__(self, index: int | slice) -> CandidateList | CandidateLists:
-        if isinstance(index, slice):
-            return CandidateLists(self.rows.select(range(*index.indices(len(self)))), self.source)
+    def _at(self, index: int) -> CandidateList:
         record: dict[str, Any] = self.rows[index]
         return CandidateList(
             record["query_id"],
@@ -123,14 +165,60 @@ class CandidateLists(Sequence[CandidateList]):
             None if record["labels"] is None else tuple(record["labels"]),
         )
 
-    def sample(self, count: int | None, seed: int) -> CandidateLists:
-        """That many lists, drawn; all if None or if there are no more."""
-        if count is None or count >= len(self):
-            return self
-        if count < 1:
-            raise ConfigError(f"max_train_rows is {count}", fix="give a positive number")
-        places = sorted(random.Random(seed).sample(range(len(self)), count))
+    def queries(self) -> list[str]:
+        """The text of each list's query."""
+        return list(self.rows["query"])
+
+    def select(self, places: Sequence[int]) -> CandidateLists:
+        """The lists at these places, in this order."""
         return CandidateLists(self.rows.select(places), self.source)
+
+
+class JoinedLists(Lists):
+    """The lists of several sources, one after the other."""
+
+    def __init__(self, parts: Sequence[Lists]) -> None:
+        self._parts = [part for part in parts if len(part)]
+        self._ends = list(accumulate(map(len, self._parts)))
+        self.source = ", ".join(part.source for part in parts)
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def _at(self, index: int) -> CandidateList:
+        place = range(len(self))[index]
+        part = bisect_right(self._ends, place)
+        return self._parts[part][place - (self._ends[part - 1] if part else 0)]
+
+    def queries(self) -> list[str]:
+        """The text of each list's query."""
+        return [query for part in self._parts for query in part.queries()]
+
+    def select(self, places: Sequence[int]) -> SelectedLists:
+        """The lists at these places, in this order."""
+        return SelectedLists(self, places)
+
+
+class SelectedLists(Lists):
+    """Some of the lists of another, in an order of its own."""
+
+    def __init__(self, lists: Lists, places: Sequence[int]) -> None:
+        self._lists, self._places, self.source = lists, places, lists.source
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def _at(self, index: int) -> CandidateList:
+        return self._lists[self._places[index]]
+
+    def queries(self) -> list[str]:
+        """The text of each list's query."""
+        queries = self._lists.queries()
+        return [queries[place] for place in self._places]
+
+    def select(self, places: Sequence[int]) -> SelectedLists:
+        """The lists at these places, in this order."""
+        return SelectedLists(self._lists, [self._places[place] for place in places])
 
 
 def read_lists(path: str | Path) -> CandidateLists:
@@ -153,6 +241,29 @@ def read_lists(path: str | Path) -> CandidateLists:
     # Size and time make a changed file another one for the cache.
     known = {"path": str(file.absolute()), "size": stat.st_size, "changed": stat.st_mtime_ns}
     return CandidateLists(_on_disk(_of_file, known), str(file))
+
+
+def write_lists(path: str | Path, lists: Iterable[CandidateList]) -> int:
+    """Write lists as JSONL that `read_lists` reads, packed if `path` ends in `.gz`.
+
+    Returns:
+        How many there were.
+
+    Raises:
+        OSError: It can't be written. What stood there before is left.
+    """
+    count = 0
+    with whole_file(path) as file:
+        for count, candidates in enumerate(lists, start=1):  # noqa: B007  # the last number is the answer
+            columns: dict[str, Sequence[Any]] = {"id": candidates.document_ids, "text": candidates.documents}
+            if candidates.labels is not None:
+                columns["label"] = candidates.labels
+            documents = [
+                dict(zip(columns, each, strict=True)) for each in zip(*columns.values(), strict=True)
+            ]
+            record = {"query_id": candidates.query_id, "query": candidates.query, "documents": documents}
+            file.write((json.dumps(record, ensure_ascii=False) + "\n").encode())
+    return count
 
 
 def hub_lists(name: str, split: str = "train", config: str | None = None) -> CandidateLists:

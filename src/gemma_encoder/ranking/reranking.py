@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,13 +17,27 @@ from ..scoring import DEFAULT_BUFFER_ROWS, DEFAULT_MAX_TOKENS, score
 from .lists import CandidateList
 
 
+class ScoredList(NamedTuple):
+    """A list and what the encoder says of it.
+
+    Attributes:
+        candidates: The list.
+        scores: Of its documents, float32 `[documents]`.
+        truncated: Texts of its documents that were cut to the maximal length.
+    """
+
+    candidates: CandidateList
+    scores: np.ndarray
+    truncated: int
+
+
 def rerank(
     encoder: Encoder,
     lists: Iterable[CandidateList],
     *,
     max_tokens: int = DEFAULT_MAX_TOKENS,
     buffer_rows: int = DEFAULT_BUFFER_ROWS,
-) -> Iterator[tuple[CandidateList, np.ndarray]]:
+) -> Iterator[ScoredList]:
     """Score the documents of each list, as a stream. A text that stands in a list twice is scored once.
 
     Args:
@@ -33,7 +47,7 @@ def rerank(
         buffer_rows: Pairs held in memory; lists are drawn from `lists` that far ahead.
 
     Yields:
-        Each list in order, with the scores of its documents, float32 `[documents]`.
+        Each list in order.
 
     Raises:
         ConfigError: The encoder doesn't score pairs, or `max_tokens` or `buffer_rows` is below 1.
@@ -51,13 +65,16 @@ def rerank(
                 yield candidates.query, text
 
     scores: list[float] = []
+    cut = 0
     for scored in score(encoder, pairs(), max_tokens=max_tokens, buffer_rows=buffer_rows):
         scores.append(relevance(scored.logits))
+        cut += scored.truncated
         candidates, texts = waiting[0]
         if len(scores) == len(texts):
             waiting.popleft()
-            yield candidates, np.array([scores[texts[text]] for text in candidates.documents], np.float32)
-            scores = []
+            found = np.array([scores[texts[text]] for text in candidates.documents], np.float32)
+            yield ScoredList(candidates, found, cut)
+            scores, cut = [], 0
 
 
 def relevance(logits: np.ndarray) -> float:
@@ -174,9 +191,10 @@ class Reranker:
             if place in filled
         )
         found = rerank(self.encoder, lists, max_tokens=self.max_tokens)
-        return [_best(*next(found), top_k) if place in filled else [] for place in range(len(documents))]
+        return [_best(next(found), top_k) if place in filled else [] for place in range(len(documents))]
 
 
-def _best(candidates: CandidateList, scores: np.ndarray, top_k: int | None) -> list[RankedDocument]:
-    order = np.argsort(-scores, kind="stable")[:top_k].tolist()
-    return [RankedDocument(place, float(scores[place]), candidates.documents[place]) for place in order]
+def _best(scored: ScoredList, top_k: int | None) -> list[RankedDocument]:
+    order = np.argsort(-scored.scores, kind="stable")[:top_k].tolist()
+    documents = scored.candidates.documents
+    return [RankedDocument(place, float(scored.scores[place]), documents[place]) for place in order]

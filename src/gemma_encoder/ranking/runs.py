@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import gzip
 import math
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 from ..errors import ConfigError, DataError
 from ..tasks.tables import iter_records, where
+from ..whole_files import whole_file
 
 Run = dict[str, dict[str, float]]
 """Query id to document id to score."""
@@ -137,19 +135,21 @@ def write_run(path: str | Path, run: Mapping[str, Mapping[str, float]], tag: str
         ConfigError: The tag is empty or has white space in it.
         OSError: It can't be written.
     """
-    path = Path(path)
+    check_tag(tag)
+    with whole_file(path) as file:
+        for query, scores in run.items():
+            file.writelines(run_lines(query, scores, tag))
+    return Path(path)
+
+
+def check_tag(tag: str) -> None:
+    """Refuse a name of a run that can't stand in a column.
+
+    Raises:
+        ConfigError: It is empty or has white space in it.
+    """
     if not is_name(tag):
         raise ConfigError(f"the tag of a run is {tag!r}", fix="give one word without white space")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with new.open("wb") as raw, _packing(raw, path) as file:
-            for query, scores in run.items():
-                file.writelines(_lines_of(query, scores, tag))
-        os.replace(new, path)
-    finally:
-        new.unlink(missing_ok=True)
-    return path
 
 
 def is_name(text: object) -> bool:
@@ -157,13 +157,12 @@ def is_name(text: object) -> bool:
     return isinstance(text, str) and _NAME.fullmatch(text) is not None
 
 
-def _packing(raw: IO[bytes], path: Path) -> AbstractContextManager[IO[bytes]]:
-    if path.suffix.lower() != ".gz":
-        return nullcontext(raw)
-    return gzip.GzipFile("", "wb", fileobj=raw, mtime=0)  # type: ignore[return-value]  # no name, no time in it
+def run_lines(query: str, scores: Mapping[str, float], tag: str) -> Iterator[bytes]:
+    """A query's lines of a run, the best document first.
 
-
-def _lines_of(query: str, scores: Mapping[str, float], tag: str) -> Iterator[bytes]:
+    Raises:
+        DataError: A score is not finite in float32, or an id is empty or has white space in it.
+    """
     for name in (query, *scores):
         if not is_name(name):
             raise DataError(

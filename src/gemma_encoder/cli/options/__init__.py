@@ -7,16 +7,19 @@ answers at once.
 from __future__ import annotations
 
 from .benchmarks import BenchmarkOptions, RecipeOptions, ReportOptions
+from .collections import Bm25Settings, CandidatesOptions, CollectionOptions, RankOptions
 from .encoders import ComputeOptions, DropoutOptions, EncoderOptions, HeadOptions, PoolingOptions
 from .making import AdaptOptions, ListOptions, TrainingOptions, TrainOptions
 from .using import EvaluateOptions, InspectOptions, PredictOptions
 
 OPTIONS: dict[str, tuple[type, ...]] = {
     "adapt": (AdaptOptions, EncoderOptions),
-    "train": (TrainOptions, ListOptions, TrainingOptions, EncoderOptions),
+    "train": (TrainOptions, ListOptions, CollectionOptions, TrainingOptions, EncoderOptions),
     "evaluate": (EvaluateOptions, ComputeOptions),
     "predict": (PredictOptions, ComputeOptions),
     "inspect": (InspectOptions,),
+    "rank": (RankOptions, CollectionOptions, ComputeOptions),
+    "candidates": (CandidatesOptions, CollectionOptions),
     "benchmark": (BenchmarkOptions, RecipeOptions, EncoderOptions),
     "report": (ReportOptions,),
 }
@@ -25,6 +28,9 @@ __all__ = [
     "OPTIONS",
     "AdaptOptions",
     "BenchmarkOptions",
+    "Bm25Settings",
+    "CandidatesOptions",
+    "CollectionOptions",
     "ComputeOptions",
     "DropoutOptions",
     "EncoderOptions",
@@ -34,6 +40,7 @@ __all__ = [
     "ListOptions",
     "PoolingOptions",
     "PredictOptions",
+    "RankOptions",
     "RecipeOptions",
     "ReportOptions",
     "TrainOptions",

@@ -91,13 +91,15 @@ class TrainOptions:
 
 @dataclass(frozen=True)
 class ListOptions:
-    """Documents for queries, to train a re-ranker on instead of --task or --train_file.
+    """Documents for queries, to train a re-ranker on. They can be of a --collection too.
 
     Attributes:
         train_lists: A query with its documents, or with positives and negatives, in each record: JSONL,
-            parquet, or TSV of triples, also with .gz; or hub:NAME.
+            parquet, or TSV of triples, also with .gz; or hub:NAME. Several are put together.
         validation_lists: The same to judge by; if not given, the lists of a part of the queries are held out
             (--validation_fraction).
+        unseen_queries: Files of queries (id and text) of a test set; training is refused if one of them is
+            among its queries.
         list_size: Documents of a list that a step sees, others in every epoch; 0 takes lists whole.
         list_positives: Relevant documents among them.
         list_sampling: positives draws those and fills up with others; uniform draws any, for a teacher's
@@ -106,8 +108,9 @@ class ListOptions:
             margin_mse and kl take the labels for a teacher's scores.
     """
 
-    train_lists: str | None = None
-    validation_lists: str | None = None
+    train_lists: list[str] = field(default_factory=list)
+    validation_lists: list[str] = field(default_factory=list)
+    unseen_queries: list[str] = field(default_factory=list)
     list_size: int = 36
     list_positives: int = 1
     list_sampling: Literal["positives", "uniform"] = "positives"
