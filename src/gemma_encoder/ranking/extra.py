@@ -1,4 +1,4 @@
-"""Libraries of the extra `ranking`, imported when they are needed."""
+"""Libraries of the extras `ranking` and `mteb`, imported when they are needed."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 from ..errors import ConfigError
 
 
-def library(name: str) -> Any:
-    """Import a library of the extra `ranking`.
+def library(name: str, extra: str = "ranking") -> Any:
+    """Import a library of an extra.
 
     Raises:
         ConfigError: It is not installed.
@@ -18,5 +18,5 @@ def library(name: str) -> Any:
         return import_module(name)
     except ImportError as error:
         raise ConfigError(
-            f"{name} can't be imported: {error}", fix='pip install "gemma-encoder[ranking]"'
+            f"{name} can't be imported: {error}", fix=f'pip install "gemma-encoder[{extra}]"'
         ) from error
