@@ -28,7 +28,7 @@ install: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed: make PYTHON=python3.x" if sys.version_info < (3, 10) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e ".[gemma,st,figures,ranking,irds,dev]" -c constraints.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e ".[gemma,st,figures,ranking,irds,mteb,dev]" -c constraints.txt
 	@touch $@
 
 quickstart: $(INSTALLED)

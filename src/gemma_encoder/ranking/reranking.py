@@ -10,10 +10,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch.utils.data import DataLoader
+from tqdm import tqdm
 
 from ..encoder import Encoder
 from ..errors import ConfigError, DataError
 from ..scoring import DEFAULT_BUFFER_ROWS, DEFAULT_MAX_TOKENS, score
+from . import mteb
 from .lists import CandidateList
 
 
@@ -124,17 +127,22 @@ class Reranker:
         for document in reranker.rank("how do planes fly", documents, top_k=10):
             print(document.score, document.index, document.text)
 
+    It is also a cross-encoder for mteb 2: `mteb.evaluate(reranker, tasks)`.
+
     Args:
         encoder: A trained encoder of pairs.
         max_tokens: Most tokens in one forward pass.
+        name: What mteb calls it in its results, best as `organisation/model`.
 
     Raises:
         ConfigError: The encoder can't order documents.
     """
 
-    def __init__(self, encoder: Encoder, *, max_tokens: int = DEFAULT_MAX_TOKENS) -> None:
+    def __init__(
+        self, encoder: Encoder, *, max_tokens: int = DEFAULT_MAX_TOKENS, name: str = "reranker"
+    ) -> None:
         check_encoder(encoder)
-        self.encoder, self.max_tokens = encoder, max_tokens
+        self.encoder, self.max_tokens, self.name = encoder, max_tokens, name
 
     @classmethod
     def from_pretrained(
@@ -144,11 +152,16 @@ class Reranker:
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
         max_tokens: int = DEFAULT_MAX_TOKENS,
+        name: str | None = None,
     ) -> Reranker:
-        """Load a folder that `train` or `save_pretrained` wrote; options as in `Encoder.from_pretrained`."""
+        """Load a folder that `train` or `save_pretrained` wrote; options as in `Encoder.from_pretrained`.
+
+        `name` is that of the folder if it is None.
+        """
         options: dict[str, Any] = {"device": device, "dtype": dtype}
         given = {name: value for name, value in options.items() if value is not None}
-        return cls(Encoder.from_pretrained(folder, **given), max_tokens=max_tokens)
+        encoder = Encoder.from_pretrained(folder, **given)
+        return cls(encoder, max_tokens=max_tokens, name=name or Path(folder).resolve().name)
 
     def rank(self, query: str, documents: Sequence[str], *, top_k: int | None = None) -> list[RankedDocument]:
         """The documents, best first; of equal scores the one that was given first.
@@ -192,6 +205,57 @@ class Reranker:
         )
         found = rerank(self.encoder, lists, max_tokens=self.max_tokens)
         return [_best(next(found), top_k) if place in filled else [] for place in range(len(documents))]
+
+    def predict(
+        self,
+        inputs1: DataLoader,
+        inputs2: DataLoader,
+        *,
+        show_progress_bar: bool = True,
+        precision: str = "float32",
+        **known: Any,
+    ) -> np.ndarray:
+        """Score pairs as mteb hands them over; for your own texts there is `rank`.
+
+        mteb's prompts for a task are not used; an instruction that stands in its data is part of the query.
+        The batch size doesn't matter: batches are joined and cut by `max_tokens`.
+
+        Args:
+            inputs1: The query of each pair.
+            inputs2: The document of each pair.
+            show_progress_bar: Show how many pairs are scored.
+            precision: Only `float32`.
+            **known: What else mteb says about the task and how it asks; changes nothing.
+
+        Returns:
+            The scores, float32 `[pairs]`.
+
+        Raises:
+            DataError: The inputs are no `DataLoader`s.
+            ConfigError: Scores of another precision are asked for.
+        """
+        if not isinstance(inputs1, DataLoader) or not isinstance(inputs2, DataLoader):
+            raise DataError("predict takes mteb's DataLoaders", fix="use rank for texts of your own")
+        if precision != "float32":
+            raise ConfigError(f"precision is {precision!r}", fix="leave it out: scores are float32")
+        found = [np.zeros(0, np.float32)]
+        total = len(inputs1.dataset)  # type: ignore[arg-type]
+        hidden = None if show_progress_bar else True  # None: shown on a terminal only
+        with tqdm(total=total, desc="Re-ranking", unit=" pairs", disable=hidden) as bar:
+            lists = mteb.candidate_lists(inputs1, inputs2)
+            for candidates, scores, _ in rerank(self.encoder, lists, max_tokens=self.max_tokens):
+                found.append(scores)
+                bar.update(len(candidates))
+        return np.concatenate(found)
+
+    @property
+    def mteb_model_meta(self) -> Any:
+        """mteb's `ModelMeta`: name, size, a revision that changes with the weights; None where unknown.
+
+        Raises:
+            ConfigError: mteb is not installed.
+        """
+        return mteb.model_meta(self.encoder, self.name)
 
 
 def _best(scored: ScoredList, top_k: int | None) -> list[RankedDocument]:
