@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 import gemma_encoder
+import gemma_encoder.ranking
+import gemma_encoder.tasks
 
 SOURCE = Path(gemma_encoder.__file__)
 
@@ -23,12 +25,15 @@ def test_public_name_is_documented(name):
     assert value is getattr(import_module(f"gemma_encoder.{gemma_encoder._HOMES[name]}"), name)
 
 
-def test_type_checkers_see_the_same_names():
-    tree = ast.parse(SOURCE.read_text(encoding="utf-8"))
+@pytest.mark.parametrize("package", [gemma_encoder, gemma_encoder.ranking, gemma_encoder.tasks])
+def test_type_checkers_see_the_same_names(package):
+    tree = ast.parse(Path(package.__file__).read_text(encoding="utf-8"))
     (block,) = (node for node in tree.body if isinstance(node, ast.If))
     seen = {alias.name: node.module for node in block.body for alias in node.names}
-    assert seen == gemma_encoder._HOMES
-    assert sorted(gemma_encoder._HOMES) == gemma_encoder.__all__
+    assert seen == package._HOMES
+    assert sorted(package._HOMES) == sorted(package.__all__)
+    for name in package.__all__:
+        assert getattr(package, name) is getattr(import_module(f"{package.__name__}.{seen[name]}"), name)
     assert (SOURCE.parent / "py.typed").is_file()
 
 

@@ -116,7 +116,8 @@ def test_a_model_for_something_else_is_refused(refused, encoder_folder, pair_fol
         "evaluate", "--model", encoder_folder, "--task", "rte", "--data-dir", labelled.parent
     )
     assert "there is no task 'rtee'" in refused("evaluate", "--model", pair_folder, "--task", "rtee")
-    assert "--task or --file" in refused("evaluate", "--model", pair_folder)
+    assert "Give one of --task, --file and --run" in refused("evaluate", "--model", pair_folder)
+    assert "--model" in refused("evaluate", "--file", labelled)
     assert "--json_out" not in refused("evaluate", "--model", pair_folder, "--file", labelled)
 
 

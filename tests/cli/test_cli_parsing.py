@@ -79,16 +79,16 @@ NOT_YAML += ["\U0001f600", "\ufeff", "\u2028", "\t", "é", "a\nb"]
 @pytest.mark.parametrize("text", NOT_YAML)
 def test_texts_are_taken_to_the_letter(text, tmp_path, run):
     arguments = ["--model", "m", "--label_separator", text, "--label_column", text, f"--json_out={text}"]
-    options, compute = parse("gemma-encoder evaluate", "", OPTIONS["evaluate"], arguments)
+    options, *more = parse("gemma-encoder evaluate", "", OPTIONS["evaluate"], arguments)
     assert (options.label_separator, options.label_column, options.json_out) == (text, text, text)
     status, printed, _ = run("evaluate", *arguments, "--print_config")
     assert status == 0
     file = tmp_path / "options.yaml"
     file.write_text(printed, encoding="utf-8")
     again = parse("gemma-encoder evaluate", "", OPTIONS["evaluate"], ["--config", str(file)])
-    assert again == (options, compute)
+    assert again == (options, *more)
     file.write_text(json.dumps({"model": "m", "label_separator": text}, ensure_ascii=text != "\U0001f600"))
-    options, _ = parse("gemma-encoder evaluate", "", OPTIONS["evaluate"], ["--config", str(file)])
+    options, *_ = parse("gemma-encoder evaluate", "", OPTIONS["evaluate"], ["--config", str(file)])
     assert options.label_separator == text
 
 

@@ -14,6 +14,7 @@ from scipy import stats
 
 from gemma_encoder.errors import ConfigError, DataError
 from gemma_encoder.ranking import compare_runs, judge, read_qrels, read_run
+from gemma_encoder.ranking.measures import by_relevance, check_measures, cut_off
 
 ir_measures = pytest.importorskip("ir_measures")
 
@@ -156,11 +157,16 @@ def test_one_query_has_no_interval():
     assert judge(RUN, {"q1": QRELS["q1"]}, ("AP",)).measures["AP"].interval is None
 
 
+def compared(run, other, qrels, measure="nDCG@10", min_relevance=1, **options):
+    first, second = (judge(each, qrels, (measure,), min_relevance) for each in (run, other))
+    return compare_runs(first, second, measure, **options)
+
+
 def test_a_comparison_is_the_exact_test(collection):
     """Ten queries have 1,024 patterns of signs: all are gone through."""
     qrels, (run, other, _) = collection
     few = {query: qrels[query] for query in list(qrels)[:10]}
-    got = compare_runs(run, other, few)
+    got = compared(run, other, few)
     first, second = (judge(each, few, ("nDCG@10",)).measures["nDCG@10"] for each in (run, other))
     differences = np.array([first.per_query[query] - second.per_query[query] for query in few])
     assert got.per_query == pytest.approx(dict(zip(few, differences, strict=True)))
@@ -172,10 +178,10 @@ def test_a_comparison_is_the_exact_test(collection):
 
 def test_a_comparison_of_more_queries_is_drawn(collection):
     qrels, (run, other, _) = collection
-    got = compare_runs(run, other, qrels, "AP", min_relevance=2)
-    assert got == compare_runs(run, other, qrels, "AP", min_relevance=2)
-    assert got.p_value != compare_runs(run, other, qrels, "AP", min_relevance=2, seed=1).p_value
-    turned = compare_runs(other, run, qrels, "AP", min_relevance=2)
+    got = compared(run, other, qrels, "AP", min_relevance=2)
+    assert got == compared(run, other, qrels, "AP", min_relevance=2)
+    assert got.p_value != compared(run, other, qrels, "AP", min_relevance=2, seed=1).p_value
+    turned = compared(other, run, qrels, "AP", min_relevance=2)
     assert turned.difference == -got.difference
     assert turned.p_value == pytest.approx(got.p_value, abs=0.02)
     assert (turned.wins, turned.ties, turned.losses) == (got.losses, got.ties, got.wins)
@@ -187,12 +193,34 @@ def test_wins_ties_and_losses_by_hand():
     good = {"1": {"a": 2.0, "b": 1.0}, "2": {"a": 2.0, "b": 1.0}, "3": {"a": 2.0, "b": 1.0}}
     bad = {"1": {"a": 1.0, "b": 2.0}, "2": {"a": 5.0, "b": 4.0}}
     qrels = {"1": {"a": 1}, "2": {"a": 1}, "3": {"b": 1}, "4": {"a": 1}}
-    got = compare_runs(good, bad, qrels, "RR@10")
+    got = compared(good, bad, qrels, "RR@10")
     assert got.per_query == {"1": 0.5, "2": 0.0, "3": 0.5, "4": 0.0}
     assert (got.wins, got.ties, got.losses, got.difference) == (2, 2, 0, 0.25)
     assert got.p_value == 0.5  # of the four patterns of two signs, two are as far from 0
-    same = compare_runs(good, good, qrels)
+    same = compared(good, good, qrels)
     assert (same.p_value, same.difference, same.ties) == (1.0, 0.0, 4)
+
+
+def test_a_single_query_shows_nothing():
+    got = compared(RUN, {"q1": {"a": 1.0}}, {"q1": QRELS["q1"]}, "RR@10")
+    assert (got.difference, got.losses, got.interval, got.p_value) == (-0.5, 1, None, 1.0)
+
+
+def test_only_what_was_judged_alike_is_compared():
+    judged = judge(RUN, QRELS, ("AP", "nDCG@10"))
+    with pytest.raises(ConfigError, match=r"was not judged by 'nDCG@10' but by AP"):
+        compare_runs(judged, judge(RUN, QRELS, ("AP",)))
+    with pytest.raises(ConfigError, match="min_relevance was 1 for one run, 2 for the other"):
+        compare_runs(judged, judge(RUN, QRELS, ("AP",), 2), "AP")
+    with pytest.raises(DataError, match=r"different queries \(4 and 1\)"):
+        compare_runs(judged, judge(RUN, {"q1": {"a": 1}}, ("AP",)), "AP")
+    with pytest.raises(ConfigError, match="resamples is 0"):
+        compare_runs(judged, judged, resamples=0)
+
+
+def test_cut_offs():
+    names = ("nDCG@10", "R@1000", "AP", "AP@20", "IPrec@0.1")
+    assert [cut_off(name) for name in names] == [10, 1000, None, 20, None]
 
 
 @pytest.mark.parametrize(
@@ -204,7 +232,26 @@ def test_a_name_that_is_no_measure(name):
         judge(RUN, QRELS, (name,))
 
 
+def test_measures_that_min_relevance_decides(collection):
+    """Those whose value changes with it, and only those."""
+    qrels, (run, *_) = collection
+    names = ("RR@10", "nDCG@10", "nDCG", "AP", "R@20", "Rprec", "Bpref", "IPrec@0.1", "Judged@10")
+    one, two = (judge(run, qrels, names, grade).measures for grade in (1, 2))
+    changed = [name for name in names if one[name].per_query != two[name].per_query]
+    assert [name for name in names if by_relevance(name)] == changed != []
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"), [("ndcg@10", "nDCG@10"), ("map", "AP"), ("recall@100", "R@100"), ("mrr@10", "RR@10")]
+)
+def test_a_name_in_other_letters_is_understood_and_refused(name, meant):
+    with pytest.raises(ConfigError, match=rf"no measure '{name}', but {meant}[.]"):
+        check_measures((name,))
+
+
 def test_other_mistakes_are_named():
+    with pytest.raises(ConfigError, match="there is no measure to judge by"):
+        judge(RUN, QRELS, ())
     with pytest.raises(ConfigError, match="min_relevance is 0"):
         judge(RUN, QRELS, min_relevance=0)
     with pytest.raises(ConfigError, match="resamples is 0"):
@@ -237,6 +284,6 @@ def test_bm25_on_dl_2019_is_what_is_published():
     # This run has many ties; ranked as trec_eval does it has 0.7384, by its rank column 0.7439.
     other = judge(runs["repllama"], qrels).measures["nDCG@10"].mean
     assert other == pytest.approx(0.7384, abs=5e-5)
-    compared = compare_runs(runs["repllama"], runs["bm25"], qrels)
-    assert compared.difference == pytest.approx(0.7384 - 0.5058, abs=1e-4)
-    assert compared.p_value < 0.001
+    got = compared(runs["repllama"], runs["bm25"], qrels)
+    assert got.difference == pytest.approx(0.7384 - 0.5058, abs=1e-4)
+    assert got.p_value < 0.001

@@ -159,13 +159,15 @@ def test_files_that_are_none(tmp_path, read, line):
     (tmp_path / "empty").write_text("")
     (tmp_path / "blank").write_text("\n \n")
     (tmp_path / "cut.gz").write_bytes(gzip.compress(line * 9)[:-9])
+    (tmp_path / "packed").write_bytes(gzip.compress(line))
     (tmp_path / "latin").write_bytes("1 Q0 \xe9 1 2.5 x\n".encode("latin-1"))
     for name, message in (
         ("nowhere", "there is no such file"),
         ("empty", "there are no rows"),
         ("blank", "no line has a document"),
         ("cut.gz", "the gzip file is broken"),
-        ("latin", "0xe9, is not UTF-8"),
+        ("latin", "0xe9, is not UTF-8 .*line 1.*in UTF-8; if it is packed with gzip, name it .gz"),
+        ("packed", "0x8b, is not UTF-8.*if it is packed with gzip, name it .gz"),
     ):
         with pytest.raises(DataError, match=message):
             read(tmp_path / name)

@@ -1,7 +1,9 @@
-"""`gemma-encoder evaluate`: official metrics of a trained encoder, the majority baseline beside them."""
+"""`gemma-encoder evaluate`: official metrics of a trained encoder, the majority baseline beside them. A run
+is for `evaluate_run`."""
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +19,7 @@ from .common import (
     refuse_changed,
     refuse_existing,
 )
-from .options import ComputeOptions, EvaluateOptions
+from .options import ComputeOptions, EvaluateOptions, RunEvaluationOptions
 from .plan import memory_plan, text_plan
 
 if TYPE_CHECKING:
@@ -26,10 +28,27 @@ if TYPE_CHECKING:
     from ..tasks import Split, Task
 
 
-def run(options: EvaluateOptions, compute: ComputeOptions) -> None:
+def run(options: EvaluateOptions, of_runs: RunEvaluationOptions, compute: ComputeOptions) -> None:
     """Judge, print, write JSON."""
-    if (options.task is None) == (options.file is None):
-        raise ConfigError("Give either --task or --file", fix="--task sst2, or --file rows.csv")
+    if sum(source is not None for source in (options.task, options.file, of_runs.run)) != 1:
+        raise ConfigError(
+            "Give one of --task, --file and --run",
+            fix="--task sst2 or --file rows.csv with --model, or --run out.trec with --qrels",
+        )
+    if of_runs.run is not None:
+        from .evaluate_run import evaluate_run
+
+        evaluate_run(of_runs.run, options, of_runs, compute)
+        return
+    refuse_changed(
+        of_runs, [each.name for each in fields(of_runs) if each.name != "given"], "it is for --run"
+    )
+    if options.model is None:
+        raise ConfigError("Nothing says what to judge", fix="add --model FOLDER, a trained encoder")
+    _evaluate_encoder(options.model, options, compute)
+
+
+def _evaluate_encoder(model: str, options: EvaluateOptions, compute: ComputeOptions) -> None:
     if options.task:
         of_files = ("text_column", "text_pair_column", "label_column", "label_separator", "skip_bad_rows")
         refuse_changed(options, of_files, "it is for --file, not for --task")
@@ -38,14 +57,14 @@ def run(options: EvaluateOptions, compute: ComputeOptions) -> None:
     if options.json_out:
         check_writable(options.json_out, "--json_out")
         refuse_existing(options.json_out, options.overwrite, "--json_out")
-    encoder = load_encoder(options.model, compute.dtype, compute.device)
+    encoder = load_encoder(model, compute.dtype, compute.device)
     from ..decoders import describe_decoder
     from ..evaluation.evaluate import evaluate, label_order, texts
     from ..evaluation.metrics import check_metrics
     from ..tasks.base import CANDIDATE, GROUP
 
     task = _task(options, encoder)
-    output = Path(options.json_out or Path(options.model) / f"evaluation-{task.name}.json")
+    output = Path(options.json_out or Path(model) / f"evaluation-{task.name}.json")
     check_writable(output, "--json_out")
     label_order(encoder, task)
     split = _split(options, task)
@@ -59,7 +78,7 @@ def run(options: EvaluateOptions, compute: ComputeOptions) -> None:
     )
     if options.dry_run:
         facts = {
-            "model": options.model,
+            "model": model,
             "decoder": describe_decoder(encoder.config.decoder),
             "data": split.source,
             "columns": (*task.text_columns, task.label_column),
@@ -73,9 +92,9 @@ def run(options: EvaluateOptions, compute: ComputeOptions) -> None:
         print_facts("Would evaluate (dry run, nothing written):", facts)
         return
     result = evaluate(encoder, split, task, max_tokens=compute.max_tokens, metrics=options.metrics)
-    _print(result, encoder, options.model)
+    _print(result, encoder, model)
     decoder = describe_decoder(encoder.config.decoder)
-    write_json(output.resolve(), {"model": options.model, "decoder": decoder, **result.to_dict()})
+    write_json(output.resolve(), {"model": model, "decoder": decoder, **result.to_dict()})
     note(f"written to {output}")
 
 

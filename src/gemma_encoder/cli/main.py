@@ -24,7 +24,7 @@ PROGRAM = "gemma-encoder"
 VERBS = {
     "adapt": "Turn a decoder into an encoder: attention switched and verified, new pooler and head.",
     "train": "Train an encoder, or a decoder adapted on the way, on a task or on your own file.",
-    "evaluate": "Judge a trained encoder on a task or a labelled file: official metrics, baseline, JSON.",
+    "evaluate": "Judge an encoder on a task or a labelled file, or a TREC run: metrics, baseline, intervals.",
     "predict": "Classify or score texts: CSV, TSV, JSONL, parquet or lines in; JSONL or CSV out; resumable.",
     "rank": "Re-rank queries' candidates (a TREC run, BM25 or lists) with a trained encoder: a TREC run out.",
     "candidates": "Write lists to train on: candidates of a run or BM25, with judgments or teachers' scores.",

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from ..errors import ConfigError, DataError
 from .extra import library
@@ -114,10 +113,12 @@ def judge(
         seed: Of the bootstrap.
 
     Raises:
-        ConfigError: A measure's name is not known, `min_relevance` or `resamples` is below 1, or ir_measures
-            is not installed.
+        ConfigError: There is no measure or its name is not known, `min_relevance` or `resamples` is below 1,
+            or ir_measures is not installed.
         DataError: There are no judgments, no query of the run has any, or a score is not finite.
     """
+    check_measures(measures, min_relevance)
+    check_queries(run, qrels)
     judged, answered, values = _values(run, qrels, (*measures, JUDGED), min_relevance)
     table = np.array([[values[name][query] for name in measures] for query in judged])
     intervals = _intervals(table, resamples, seed)
@@ -137,11 +138,9 @@ def judge(
 
 
 def compare_runs(
-    run: Mapping[str, Mapping[str, float]],
-    other: Mapping[str, Mapping[str, float]],
-    qrels: Mapping[str, Mapping[str, int]],
+    judgement: Judgement,
+    other: Judgement,
     measure: str = "nDCG@10",
-    min_relevance: int = 1,
     *,
     resamples: int = 9999,
     seed: int = 0,
@@ -153,20 +152,102 @@ def compare_runs(
     where they are not more than `resamples` (Smucker et al. 2007, CIKM).
 
     Args:
-        run: Query id to document id to score.
-        other: The run it is compared with.
-        qrels: Query id to document id to grade; queries that a run lacks count as 0 in it.
-        measure: A name of ir_measures.
-        min_relevance: See `judge`.
+        judgement: What `judge` says of the run.
+        other: What it says of the run it is compared with, by the same judgments.
+        measure: One that both were judged by.
         resamples: Random sign patterns, and resamples of the bootstrap.
         seed: Of both.
 
     Raises:
-        ConfigError, DataError: As `judge` does.
+        ConfigError: The runs were not both judged by this measure from the same grade, or `resamples` is
+            below 1.
+        DataError: They were judged on different queries.
     """
-    first, second = (_values(each, qrels, (measure,), min_relevance)[2][measure] for each in (run, other))
+    first, second = _both(judgement, other, measure)
     differences = np.array([first[query] - second[query] for query in first])
     differences[np.abs(differences) < 1e-9] = 0.0  # the same sum in another order
+    return RunComparison(
+        measure=measure,
+        difference=float(differences.mean()),
+        interval=_intervals(differences[:, None], resamples, seed)[0],
+        p_value=_p_value(differences, resamples, seed),
+        wins=int((differences > 0).sum()),
+        ties=int((differences == 0).sum()),
+        losses=int((differences < 0).sum()),
+        per_query=dict(zip(first, differences.tolist(), strict=True)),
+    )
+
+
+def check_measures(measures: Sequence[str], min_relevance: int = 1) -> None:
+    """Refuse now, before large files are read, what `judge` would refuse.
+
+    Raises:
+        ConfigError: See `judge`.
+    """
+    if not measures:
+        raise ConfigError("there is no measure to judge by", fix=f"name one or more: {EXAMPLES}")
+    for name in measures:
+        _measure(name, min_relevance)
+
+
+def check_queries(run: Mapping[str, Mapping[str, float]], qrels: Mapping[str, Mapping[str, int]]) -> None:
+    """Refuse a run that can't be judged.
+
+    Raises:
+        DataError: There are no judgments, or no query of the run has any.
+    """
+    if not any(qrels.values()):
+        raise DataError("there are no judgments", fix="give qrels with at least one query")
+    if not any(grades and run.get(query) for query, grades in qrels.items()):
+        ids = f"queries of the run: {_some(run)}; of the judgments: {_some(qrels)}"
+        raise DataError(
+            f"no query of the run has judgments ({ids})", fix="give the judgments of the same queries"
+        )
+
+
+def by_relevance(measure: str) -> bool:
+    """Whether a measure takes documents as relevant or not, so that `min_relevance` decides; not so nDCG.
+
+    Raises:
+        ConfigError: See `judge`.
+    """
+    return str(_measure(measure, 1)) != str(_measure(measure, 2))
+
+
+def cut_off(measure: str) -> int | None:
+    """The number of documents that a measure looks at: 10 for `nDCG@10`, None for `AP`."""
+    said = _MEASURE.fullmatch(measure)
+    return int(said[2]) if said and said[2] and not said[3] else None
+
+
+def _both(judgement: Judgement, other: Judgement, measure: str) -> tuple[dict[str, float], dict[str, float]]:
+    """Each query's value of both runs."""
+    for each in (judgement, other):
+        if measure not in each.measures:
+            raise ConfigError(
+                f"a run was not judged by {measure!r} but by {', '.join(each.measures)}",
+                fix="name a measure that both were judged by",
+            )
+    if judgement.min_relevance != other.min_relevance:
+        raise ConfigError(
+            f"min_relevance was {judgement.min_relevance} for one run, {other.min_relevance} for the other",
+            fix="judge both alike",
+        )
+    first, second = (each.measures[measure].per_query for each in (judgement, other))
+    if first.keys() != second.keys():
+        raise DataError(
+            f"the runs were judged on different queries ({len(first):,} and {len(second):,})",
+            fix="judge both by the same judgments",
+        )
+    return first, second
+
+
+def _p_value(differences: np.ndarray, resamples: int, seed: int) -> float:
+    """Two-sided p value of the randomisation test that the mean difference is 0."""
+    if len(differences) < 2:
+        return 1.0  # both signs are as far from 0; scipy takes no single value
+    from scipy import stats  # takes most of a second, and judging a run needs none of it
+
     test = stats.permutation_test(
         (differences,),
         np.mean,
@@ -176,16 +257,7 @@ def compare_runs(
         batch=1000,
         rng=np.random.default_rng(seed),
     )
-    return RunComparison(
-        measure=measure,
-        difference=float(differences.mean()),
-        interval=_intervals(differences[:, None], resamples, seed)[0],
-        p_value=float(test.pvalue),
-        wins=int((differences > 0).sum()),
-        ties=int((differences == 0).sum()),
-        losses=int((differences < 0).sum()),
-        per_query=dict(zip(first, differences.tolist(), strict=True)),
-    )
+    return float(test.pvalue)
 
 
 def _values(
@@ -244,8 +316,12 @@ def _provider() -> Any:
 
 
 def _unknown(name: str) -> ConfigError:
+    kinds = library("ir_measures").measures.registry
+    word, at, parameter = name.partition("@")
+    near = [kinds[kind].__name__ for kind in kinds if kind.lower() == word.lower() and kind != word]
+    meant = f", but {near[0]}{at}{parameter}" if near else ""
     return ConfigError(
-        f"there is no measure {name!r}",
+        f"there is no measure {name!r}{meant}",
         fix=f"give a name of ir_measures, with a cut-off where it needs one: {EXAMPLES}; "
         "say min_relevance for the grade that counts as relevant",
     )
@@ -255,19 +331,11 @@ def _orders(
     run: Mapping[str, Mapping[str, float]], judged: Mapping[str, object]
 ) -> dict[str, dict[str, float]]:
     """The run's documents of each judged query with scores that no provider can see a tie in."""
-    if not judged:
-        raise DataError("there are no judgments", fix="give qrels with at least one query")
-    orders = {
+    return {
         query: {document: float(-rank) for rank, (document, _) in enumerate(_ranked_for(query, run[query]))}
         for query in judged
         if run.get(query)
     }
-    if not orders:
-        ids = f"queries of the run: {_some(run)}; of the judgments: {_some(judged)}"
-        raise DataError(
-            f"no query of the run has judgments ({ids})", fix="give the judgments of the same queries"
-        )
-    return orders
 
 
 def _ranked_for(query: str, scores: Mapping[str, float]) -> list[tuple[str, float]]:

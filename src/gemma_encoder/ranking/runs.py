@@ -235,9 +235,15 @@ def _qrels_lines(path: str | Path) -> Iterator[tuple[str, str, str, int]]:
 
 def _fields(path: str | Path) -> Iterator[tuple[str, list[str]]]:
     """The columns of each line that is not blank, behind its place."""
-    for number, record in iter_records(path, format="lines"):
-        if fields := _NAME.findall(record["text"]):
-            yield where(path, "lines", number), fields
+    try:
+        for number, record in iter_records(path, format="lines"):
+            if fields := _NAME.findall(record["text"]):
+                yield where(path, "lines", number), fields
+    except DataError as error:
+        if "UTF-8" not in error.what:
+            raise
+        fix = "give a text file in UTF-8; if it is packed with gzip, name it .gz"
+        raise DataError(error.what, where=error.where, fix=fix) from None
 
 
 def _columns(fields: list[str], place: str, columns: Sequence[str]) -> DataError:

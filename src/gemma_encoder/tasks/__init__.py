@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..errors import ConfigError
-from .base import Split, Task, TaskData
-from .files import DEFAULT_METRICS, FileTask, read_table
-from .formats import ReadReport
-from .glue import GLUE
-from .sources import DataSource, load_data, load_split
-from .superglue import SUPERGLUE
-from .tables import Row, TableFormat, iter_rows
+from ..lazy import lazy_names
 
-TASKS: dict[str, Task] = {**GLUE, **SUPERGLUE}
+if TYPE_CHECKING:
+    from .base import Split, Task, TaskData
+    from .files import DEFAULT_METRICS, FileTask, read_table
+    from .formats import ReadReport
+    from .registry import TASKS, get_task, load_task
+    from .sources import DataSource, load_split
+    from .tables import Row, TableFormat, iter_rows
 
 __all__ = [
     "DEFAULT_METRICS",
@@ -33,25 +32,26 @@ __all__ = [
     "read_table",
 ]
 
+_HOMES = {
+    "DEFAULT_METRICS": "files",
+    "TASKS": "registry",
+    "DataSource": "sources",
+    "FileTask": "files",
+    "ReadReport": "formats",
+    "Row": "tables",
+    "Split": "base",
+    "TableFormat": "tables",
+    "Task": "base",
+    "TaskData": "base",
+    "get_task": "registry",
+    "iter_rows": "tables",
+    "load_split": "sources",
+    "load_task": "registry",
+    "read_table": "files",
+}
 
-def get_task(name: str) -> Task:
-    """The built-in task of that name.
-
-    Raises:
-        ConfigError: There is none; lists those there are.
-    """
-    if name not in TASKS:
-        fix = f"use one of {', '.join(TASKS)}, or name your own files"
-        raise ConfigError(f"there is no task {name!r}", fix=fix)
-    return TASKS[name]
+__getattr__ = lazy_names(__name__, _HOMES)
 
 
-def load_task(
-    name: str,
-    data_dir: str | Path | None = None,
-    max_train_rows: int | None = None,
-    seed: int = 0,
-    source: DataSource = "auto",
-) -> TaskData:
-    """The rows of a built-in task, from `data_dir`, the bundled sets or the hub. See `sources.load_data`."""
-    return load_data(get_task(name), data_dir, max_train_rows=max_train_rows, seed=seed, source=source)
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -10,12 +10,12 @@ from .benchmarks import BenchmarkOptions, RecipeOptions, ReportOptions
 from .collections import Bm25Settings, CandidatesOptions, CollectionOptions, RankOptions
 from .encoders import ComputeOptions, DropoutOptions, EncoderOptions, HeadOptions, PoolingOptions
 from .making import AdaptOptions, ListOptions, TrainingOptions, TrainOptions
-from .using import EvaluateOptions, InspectOptions, PredictOptions
+from .using import EvaluateOptions, InspectOptions, PredictOptions, RunEvaluationOptions
 
 OPTIONS: dict[str, tuple[type, ...]] = {
     "adapt": (AdaptOptions, EncoderOptions),
     "train": (TrainOptions, ListOptions, CollectionOptions, TrainingOptions, EncoderOptions),
-    "evaluate": (EvaluateOptions, ComputeOptions),
+    "evaluate": (EvaluateOptions, RunEvaluationOptions, ComputeOptions),
     "predict": (PredictOptions, ComputeOptions),
     "inspect": (InspectOptions,),
     "rank": (RankOptions, CollectionOptions, ComputeOptions),
@@ -43,6 +43,7 @@ __all__ = [
     "RankOptions",
     "RecipeOptions",
     "ReportOptions",
+    "RunEvaluationOptions",
     "TrainOptions",
     "TrainingOptions",
 ]

@@ -11,7 +11,7 @@ class EvaluateOptions:
     """What to judge, on what.
 
     Attributes:
-        model: Folder of a trained encoder.
+        model: Folder of a trained encoder, for --task and --file.
         task: A built-in task, any of GLUE or SuperGLUE: sst2, boolq, ...
         split: The split of --task; its official validation split if not given.
         data_dir: Folder with the task's files; the bundled sets or the Hugging Face hub if not given.
@@ -24,12 +24,13 @@ class EvaluateOptions:
         metrics: Instead of the task's own (--metrics accuracy,f1_macro).
         skip_bad_rows: Leave out and count rows that can't be read, instead of stopping at the first.
         json_out: Where to write the result; if not given, evaluation-NAME.json in the model's folder, NAME
-            being the task or the file without its ending, which replaces one of that name.
-        overwrite: Replace a --json_out that exists.
-        dry_run: Read and tokenise the rows, print what would happen, write nothing.
+            being the task or the file without its ending, which replaces one of that name. The result of a
+            run is written only where this says.
+        overwrite: Replace a --json_out or --plot that exists.
+        dry_run: Read the rows or the run, print what would happen, write nothing.
     """
 
-    model: str
+    model: str | None = None
     task: str | None = None
     split: str | None = None
     data_dir: str | None = None
@@ -44,6 +45,33 @@ class EvaluateOptions:
     json_out: str | None = None
     overwrite: bool = False
     dry_run: bool = False
+
+
+@dataclass(frozen=True)
+class RunEvaluationOptions:
+    """Which run to judge, by what.
+
+    Attributes:
+        run: Or a ranking to judge, without a model: a TREC run, also with .gz.
+        qrels: Judgments for --run: TREC's four columns or BEIR's three, also with .gz.
+        against: Another run to compare --run with, query by query.
+        measures: By what to judge --run, in names of ir_measures; RR@10,nDCG@10,AP,R@100 if not given.
+        min_relevance: The grade from which a document counts as relevant in RR, AP, R and others; nDCG is not
+            affected.
+        per_query: Print what each query has, too; --json_out always has it.
+        plot: Where to draw each query's gain over --against, .svg; of nDCG@10 if that is among --measures,
+            else of the first.
+    """
+
+    run: str | None = None
+    qrels: str | None = None
+    against: str | None = None
+    measures: list[str] | None = None
+    min_relevance: int = 1
+    per_query: bool = False
+    plot: str | None = None
+    # No option itself: names of those that were given, be it at their default.
+    given: frozenset[str] = field(default=frozenset(), compare=False)
 
 
 @dataclass(frozen=True)
