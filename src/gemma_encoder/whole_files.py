@@ -16,12 +16,17 @@ def whole_file(path: str | Path) -> Iterator[IO[bytes]]:
     """Write beside the place, then move there: a kill or a full disk leaves what stood there before.
 
     Args:
-        path: Where to; packed if it ends in `.gz`. Its folder is made if need be.
+        path: Where to; packed if it ends in `.gz`. Its folder is made if need be. A device or pipe, such as
+            /dev/null, is written to and not replaced.
 
     Raises:
         OSError: It can't be written.
     """
     path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        with path.open("wb") as special:
+            yield special
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
