@@ -71,8 +71,8 @@ def main(argv: Sequence[str] | None = None, *, decoder: Decoder | None = None) -
             "there is nothing to re-rank: give --collection FOLDER, a collection as BEIR lays it out "
             "(corpus.jsonl and queries.jsonl, both with _id and text), and --run FILE if you have one"
         )
-    if min(options.queries, options.rounds) < 1:
-        parser.error("--queries and --rounds are at least 1")
+    if min(options.queries, options.depth, options.rounds) < 1:
+        parser.error("--queries, --depth and --rounds are at least 1")
 
     lists, source, repeated = _lists(options)
     with tempfile.TemporaryDirectory() as scratch:
