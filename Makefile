@@ -5,11 +5,14 @@ VENV ?= .venv
 PYTHON ?= python3
 QUICKSTART ?= runs/quickstart
 DATA_DIR ?=
+COLLECTION ?=
+RUN_FILE ?=
 PYTEST_ARGS ?=
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 BENCH_DATA := $(if $(DATA_DIR),--data-dir $(DATA_DIR))
+BENCH_COLLECTION := --collection $(COLLECTION) $(if $(RUN_FILE),--run $(RUN_FILE))
 
 .PHONY: help install quickstart test slow lint format types bench clean
 
@@ -19,7 +22,8 @@ help:
 	@echo "make slow        the tests that take minutes"
 	@echo "make lint        ruff: rules and format      make format  put the format right"
 	@echo "make types       mypy"
-	@echo "make bench       speed against the padded layout and CrossEncoder; DATA_DIR=folder with MRPC"
+	@echo "make bench       speed against the padded layout and CrossEncoder; DATA_DIR=folder with MRPC,"
+	@echo "                 COLLECTION=folder with corpus and queries (RUN_FILE=run) for whole queries too"
 	@echo "make install     only the virtual environment; VENV=$(VENV) PYTHON=$(PYTHON)"
 
 install: $(INSTALLED)
@@ -57,6 +61,7 @@ types: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.training_speed $(BENCH_DATA) --out runs/benchmarks/training_speed.json
 	$(BIN)/python -m benchmarks.scoring_speed $(BENCH_DATA) --out runs/benchmarks/scoring_speed.json
+	$(if $(COLLECTION),$(BIN)/python -m benchmarks.ranking_speed $(BENCH_COLLECTION) --out runs/benchmarks/ranking_speed.json)
 
 clean:
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

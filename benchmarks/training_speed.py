@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import random
+import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import partial
@@ -26,7 +27,18 @@ from gemma_encoder.encoder import Encoder, Layout
 from gemma_encoder.text import TextConfig
 from gemma_encoder.training.parameters import set_trainable
 
-from .common import DTYPES, Comparison, add_common_options, interleave, machine, pair_data, parse, report
+from .common import (
+    DTYPES,
+    Comparison,
+    add_common_options,
+    add_data_dir,
+    exit_status,
+    interleave,
+    machine,
+    pair_data,
+    parse,
+    report,
+)
 
 LAYOUTS: tuple[Layout, ...] = ("packed", "padded")
 TOLERANCE = 1e-3
@@ -36,6 +48,7 @@ def main(argv: Sequence[str] | None = None, *, decoder: Decoder | None = None) -
     """Run the benchmark; `decoder` replaces `--model`."""
     parser = argparse.ArgumentParser(prog="training_speed", description=__doc__)
     add_common_options(parser)
+    add_data_dir(parser)
     parser.add_argument("--batch-size", type=int, default=32)
     options = parse(parser, argv)
 
@@ -126,4 +139,4 @@ def _precision(dtype: str, device: str) -> AbstractContextManager[object]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status(main))

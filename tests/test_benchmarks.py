@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 import pytest
 import torch
-from benchmarks import attention, common, scoring_speed, training_speed
+from benchmarks import attention, common, cross_encoder, ranking_speed, scoring_speed, training_speed
 
 from gemma_encoder import Encoder
+from gemma_encoder.ranking import Reranker
+from gemma_encoder.ranking.lists import CandidateList
 from gemma_encoder.testing import tiny_decoder
 
 TINY = ["--model", "unused", "--rounds", "2", "--device", "cpu"]
@@ -53,11 +57,116 @@ def test_a_layout_that_computes_something_else_is_refused(monkeypatch):
 
 def test_scores_that_differ_are_refused():
     scores = np.array([[1.0], [2.0], [3.0]])
-    assert scoring_speed._scores_agree(scores, scores, "float32") == 0
+    assert cross_encoder.scores_agree(scores, scores, "float32") == 0
     with pytest.raises(AssertionError, match="scores disagree"):
-        scoring_speed._scores_agree(scores, scores[::-1], "float32")
+        cross_encoder.scores_agree(scores, scores[::-1], "float32")
     with pytest.raises(AssertionError, match="scores disagree"):
-        scoring_speed._scores_agree(scores, scores * torch.nan, "bfloat16")
+        cross_encoder.scores_agree(scores, scores * torch.nan, "bfloat16")
+
+
+def test_bfloat16_may_differ_once_by_more_than_everywhere():
+    scores = np.linspace(-1, 1, 100)
+    spread = scores.std()
+    once = scores.copy()
+    once[7] += 0.4 * spread
+    assert cross_encoder.scores_agree(once, scores, "bfloat16") == pytest.approx(0.4)
+    for wrong, dtype in ((once, "float32"), (scores + 0.4 * spread, "bfloat16")):
+        with pytest.raises(AssertionError, match="scores disagree"):
+            cross_encoder.scores_agree(wrong, scores, dtype)
+
+
+CORPUS = [
+    "a bank",
+    "the river is good",
+    "money in the bank",
+    "a bank",
+    "a very bad film",
+    "what is it",
+    "text",
+]
+QUERIES = {"q1": "what is a bank", "q2": "a good film", "q3": "money"}
+
+
+@pytest.fixture
+def collection(tmp_path) -> Path:
+    """Three queries, seven documents, two of them with the same text, and a run of all for each query."""
+    documents = [{"_id": f"d{place}", "text": text} for place, text in enumerate(CORPUS)]
+    queries = [{"_id": name, "text": text} for name, text in QUERIES.items()]
+    for stem, records in (("corpus", documents), ("queries", queries)):
+        (tmp_path / f"{stem}.jsonl").write_text("".join(json.dumps(each) + "\n" for each in records))
+    lines = [f"{name} Q0 d{rank} {rank} {9 - rank} tag\n" for name in QUERIES for rank in range(len(CORPUS))]
+    (tmp_path / "all.trec").write_text("".join(lines))
+    return tmp_path
+
+
+def test_ranking_speed_compares_whole_queries(collection, capsys):
+    out = collection / "ranking.json"
+    command = ["--collection", str(collection), "--run", str(collection / "all.trec"), "--queries", "2"]
+    ranking_speed.main([*TINY, *command, "--out", str(out)], decoder=tiny_decoder("gemma3"))
+    result, printed = json.loads(out.read_text()), capsys.readouterr().out
+    assert "all.trec; 2 queries, 6 candidates each, 12 pairs" in result["data"]
+    assert result["texts repeated in a list, left out"] == 2
+    names = [(each["ours"]["name"], each["reference"]["name"]) for each in result["comparisons"][::2]]
+    assert names == list(ranking_speed.AGAINST)
+    assert [each["dtype"] for each in result["comparisons"]] == ["float32", "bfloat16"] * 3
+    tokens = set()
+    for each in result["comparisons"]:
+        ours, reference, ratio = each["ours"], each["reference"], each["ratio"]
+        assert len(ours["all"]) == len(reference["all"]) == 2
+        for side in (ours, reference):
+            assert side["also"]["ms for 100 candidates"] == pytest.approx(100_000 / median(side["all"]))
+            tokens.add(round(side["also"]["tokens/s"] / side["median"], 6))
+        cells = [
+            each["dtype"],
+            f"{ours['median']:,.1f}",
+            f"{reference['median']:,.1f}",
+            f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})",
+            *(f"{ours['also'][unit]:,.0f} / {reference['also'][unit]:,.0f}" for unit in ours["also"]),
+        ]
+        assert f"| {' | '.join(cells)} |" in printed
+    assert len(tokens) == 1, "all contenders score the same pairs"
+
+
+def test_candidates_are_those_of_bm25_without_a_run(collection):
+    options = argparse.Namespace(collection=str(collection), run=None, queries=99, depth=3, seed=0)
+    lists, source, repeated = ranking_speed._lists(options)
+    assert source.endswith("BM25") and repeated == 1
+    found = {each.query_id: set(each.documents) for each in lists}
+    assert found == {
+        "q1": {"what is it", "a bank"},
+        "q2": {"the river is good", "a very bad film"},
+        "q3": {"money in the bank"},
+    }
+
+
+def test_a_reranker_that_scores_something_else_is_refused(collection, monkeypatch):
+    stock = Reranker.rank_many
+
+    def worse(self, queries, documents, **options):
+        ranked = stock(self, queries, documents, **options)
+        return [[replace(each, score=-each.score) for each in one] for one in ranked]
+
+    monkeypatch.setattr(Reranker, "rank_many", worse)
+    command = ["--collection", str(collection), "--run", str(collection / "all.trec"), "--dtypes", "bfloat16"]
+    with pytest.raises(AssertionError, match="scores disagree in bfloat16"):
+        ranking_speed.main([*TINY, *command], decoder=tiny_decoder("llama"))
+
+
+def test_another_order_is_refused():
+    lists = [CandidateList(name, name, ("a", "b"), ("a", "b")) for name in ("q1", "q2")]
+    scores = np.array([2.0, 1.0, 1.0, 2.0])
+    ranking_speed._same_best(scores, scores + 1e-6, lists)
+    with pytest.raises(AssertionError, match="'q2' has other 10 best documents"):
+        ranking_speed._same_best(scores, np.array([2.0, 1.0, 2.0, 1.0]), lists)
+
+
+def test_ranking_speed_says_what_to_give(capsys, tmp_path):
+    with pytest.raises(SystemExit) as stopped:
+        ranking_speed.main([])
+    assert stopped.value.code == 2 and "--collection FOLDER" in capsys.readouterr().err
+    status = common.exit_status(lambda: ranking_speed.main(["--collection", str(tmp_path)]))
+    error = capsys.readouterr().err
+    assert status == 2 and error.startswith("error: there is no corpus") and error.count("\n") == 1
 
 
 def test_the_order_turns_round():

@@ -1,0 +1,95 @@
+"""What the benchmarks against `sentence_transformers.CrossEncoder` share: one folder opened by both, and the
+check that both compute the same scores."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sentence_transformers
+from sentence_transformers import CrossEncoder
+
+from gemma_encoder.decoders import Decoder
+from gemma_encoder.encoder import Encoder
+from gemma_encoder.scoring import DEFAULT_MAX_TOKENS
+from gemma_encoder.tasks import Task
+from gemma_encoder.text import TextConfig
+
+from .common import DTYPES, machine
+
+# Largest difference of any score, and root mean square of all, as shares of the scores' spread. bfloat16
+# keeps 8 bits and the two sum in different orders, so there a difference is expected; it is printed. With a
+# new head on Gemma 3 270M CrossEncoder differs from itself in other batches by 0.21 and 0.06.
+TOLERANCES = {"float32": (1e-3, 1e-3), "bfloat16": (0.5, 0.15)}
+
+
+def add_cross_encoder_options(parser: argparse.ArgumentParser) -> None:
+    """The options that only these benchmarks have."""
+    parser.add_argument("--folder", help="score with this trained folder of pairs instead of a new encoder")
+    parser.add_argument(
+        "--batch-size", type=int, default=32, help="rows in CrossEncoder's batch (its default is 32)"
+    )
+    parser.add_argument(
+        "--max-tokens", type=int, default=DEFAULT_MAX_TOKENS, help="our token budget for a pass"
+    )
+
+
+def folder_of(options: argparse.Namespace, decoder: Decoder | None, task: Task, scratch: str) -> str:
+    """`--folder`, or a folder in `scratch` with a new encoder for the task."""
+    if options.folder:
+        return str(options.folder)
+    folder = str(Path(scratch) / "encoder")
+    new = Encoder.from_decoder(
+        decoder or options.model,
+        verify=False,
+        seed=options.seed,
+        text=TextConfig(template=task.template),
+        problem_type=task.problem_type,
+        labels=task.labels,
+    )
+    new.save_pretrained(folder)
+    return folder
+
+
+def open_both(folder: str, dtype: str, device: str) -> tuple[Encoder, CrossEncoder]:
+    """The same folder as our encoder and as CrossEncoder."""
+    ours = Encoder.from_pretrained(folder, dtype=DTYPES[dtype], device=device)
+    return ours, CrossEncoder(folder, device=device, model_kwargs={"dtype": DTYPES[dtype]})
+
+
+def facts_of(ours: Encoder, theirs: CrossEncoder, lengths: list[int]) -> dict[str, Any]:
+    """The model, how long the pairs are in tokens, and what attention each of the two has."""
+    stock = theirs[0].auto_model.config._attn_implementation
+    return {
+        "model": ours.config.decoder,
+        "attention, pooling": f"{ours.config.attention}, {ours.config.pooling.kind}",
+        "tokens a pair": f"{sum(lengths) / len(lengths):.0f} on average, {max(lengths)} at most",
+        "attention back end": f"ours {ours.backend.name}, CrossEncoder {stock}",
+    }
+
+
+def settings_of(options: argparse.Namespace, differences: Sequence[float]) -> dict[str, Any]:
+    """How close the scores were in each precision, the settings and the machine."""
+    each = zip(options.dtypes, differences, strict=True)
+    return {
+        "largest difference of scores, share of their spread": ", ".join(
+            f"{dtype} {difference:.1e}" for dtype, difference in each
+        ),
+        "settings": f"CrossEncoder batch_size {options.batch_size}, ours max_tokens {options.max_tokens}",
+        "machine": f"{machine(options.device)}, sentence-transformers {sentence_transformers.__version__}",
+    }
+
+
+def scores_agree(ours: np.ndarray, theirs: np.ndarray, dtype: str) -> float:
+    """Largest difference as a share of the scores' standard deviation; raises beyond the tolerances."""
+    differences = np.abs(ours - theirs) / theirs.std()
+    largest, typical = float(differences.max()), float(np.sqrt(np.square(differences).mean()))
+    if not (largest < TOLERANCES[dtype][0] and typical < TOLERANCES[dtype][1]):
+        raise AssertionError(
+            f"the scores disagree in {dtype}: largest difference {largest:.2g} of their spread, "
+            f"root mean square {typical:.2g}"
+        )
+    return largest
