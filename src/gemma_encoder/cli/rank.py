@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..ranking.growing_run import GrowingRun
     from ..ranking.lists import CandidateList
 
+BUFFER_ROWS = 512  # pairs until the first query is written, on a CPU about half a minute
 TOLERANCES = {"float32": 1e-3, "bfloat16": 0.1}
 """By how much a query's scores differ when it is scored again in other passes, as a share of their spread."""
 
@@ -108,7 +109,7 @@ def _rank(
     progress = Progress("pair", 0)
     with growing:
         try:
-            found = rerank(encoder, candidates(), max_tokens=compute.max_tokens)
+            found = rerank(encoder, candidates(), max_tokens=compute.max_tokens, buffer_rows=BUFFER_ROWS)
             for number, scored in enumerate(found, start=first):
                 if number < done:
                     growing.check(scored, TOLERANCES[str(next(encoder.parameters()).dtype).split(".")[1]])
