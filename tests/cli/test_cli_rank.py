@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from gemma_encoder.ranking import Bm25Index, Reranker, ranked, read_run, write_run
 from gemma_encoder.ranking.collection import open_collection
 from gemma_encoder.ranking.lists import read_lists
 
+ROOT = Path(__file__).resolve().parents[2]
 QUERIES = {"q1": "the money bank", "q2": "a river", "q3": "good film", "q4": "money film"}
 CORPUS = {
     "d1": "money in the bank",
@@ -278,3 +283,23 @@ def test_bundled_collections_have_names():
     assert len(train) == 150 and len(cranfield.judged_queries()) == 75
     assert not train.keys() & cranfield.judged_queries().keys()
     assert not set(train.values()) & set(cranfield.judged_queries().values())
+
+
+def test_the_recipe_of_ms_marco_takes_a_file_of_the_same_form(run, decoder_folder, tmp_path):
+    records = [
+        {"query": f"query {place}", "positive": ["money"], "negative": [f"river {n}" for n in range(60)]}
+        for place in range(4)
+    ]
+    pq.write_table(pa.Table.from_pylist(records), tmp_path / "lists.parquet")
+    words = [
+        "--config",
+        ROOT / "recipes" / "msmarco_rankt5.yaml",
+        "--train_lists",
+        tmp_path / "lists.parquet",
+    ]
+    status, printed, err = run("train", *words, "--model", decoder_folder, "--dry_run")
+    assert status == 0, err
+    assert "3 to train on; at most 36 documents of each, 1 relevant" in printed
+    facts = dict(re.split(r"\s{2,}", line.strip(), maxsplit=1) for line in printed.splitlines()[1:])
+    assert (facts["train rows"], facts["validation rows"]) == ("108", "61")
+    assert facts["learning rate"] == "1e-05, pooler and head 0.0001"
