@@ -131,6 +131,9 @@ def test_a_killed_run_is_gone_on_with(run, refused, command, tmp_path, kept):
     (tmp_path / "out.trec").unlink()
     (tmp_path / "out.trec.part").write_bytes(b"".join(whole.splitlines(True)[:kept]) + b"q3 Q0 d")
     assert "An interrupted run left" in refused(*command)
+    left = (tmp_path / "out.trec.part").read_bytes()
+    assert run(*command, "--resume", "--dry_run")[0] == 0
+    assert (tmp_path / "out.trec.part").read_bytes() == left
     status, _, err = run(*command, "--resume")
     assert status == 0, err
     assert (tmp_path / "out.trec").read_bytes() == whole and not (tmp_path / "out.trec.part").exists()

@@ -61,7 +61,7 @@ def open_lists(
         queries = collection.judged_queries()
         without = sum(query not in run for query in queries)
         if without:
-            note(f"{counted(without, 'judged query').replace('querys', 'queries')} without candidates")
+            note(f"judged queries without candidates: {without:,}")
         run = {query: scores for query, scores in run.items() if query in queries}
     lists = RunLists(
         run,

@@ -35,20 +35,18 @@ def run(options: RankOptions, sources: CollectionOptions, compute: ComputeOption
     check_encoder(encoder)
     lists: Sequence[CandidateList]
     lists = read_lists(options.lists) if options.lists else open_lists(sources, judged=False)
-    growing = GrowingRun(options.output, options.tag or _tag(options.model), resume=options.resume)
-    done = growing.agree(lists)
     if options.dry_run:
         pairs = ((each.query, text) for each in lists for text in dict.fromkeys(each.documents))
         facts = {
             "model": options.model,
             "queries": len(lists),
-            "ranked already": done,
             **text_plan(encoder, pairs, compute.max_tokens),
             "output": options.output,
         }
         print_facts("Would rank (dry run, nothing written):", facts)
         return
-    _rank(options, compute, encoder, lists, growing, done)
+    growing = GrowingRun(options.output, options.tag or _tag(options.model), resume=options.resume)
+    _rank(options, compute, encoder, lists, growing, growing.agree(lists))
 
 
 def _check(options: RankOptions, sources: CollectionOptions) -> None:
@@ -86,9 +84,7 @@ def _rank(
 
     if done:
         note(f"resuming after {done:,} of {len(lists):,} queries")
-    first = max(
-        0, done - 1
-    )  # the last one that was ranked is ranked again, to see that the model is the same
+    first = max(0, done - 1)  # the last one is ranked again: is it the same model?
     drawn: set[str] = set(growing.resumed)
     bad: list[DataError] = []
 
@@ -112,7 +108,7 @@ def _rank(
             found = rerank(encoder, candidates(), max_tokens=compute.max_tokens, buffer_rows=BUFFER_ROWS)
             for number, scored in enumerate(found, start=first):
                 if number < done:
-                    growing.check(scored, TOLERANCES[str(next(encoder.parameters()).dtype).split(".")[1]])
+                    growing.check(scored, TOLERANCES[compute.dtype])
                     continue
                 scores = zip(scored.candidates.document_ids, scored.scores.tolist(), strict=True)
                 growing.add(scored.candidates.query_id, dict(scores))

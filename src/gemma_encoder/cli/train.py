@@ -269,15 +269,12 @@ def _lists(
 
 
 def _from_decoder(
-    options: TrainOptions,
-    training: TrainingOptions,
-    encoder_options: EncoderOptions,
-    data: TaskData,
+    options: TrainOptions, training: TrainingOptions, encoder_options: EncoderOptions, data: TaskData
 ) -> Encoder:
     from ..encoder import Encoder
 
     task = data.task
-    name = task.name if options.task or _in_lists(data) else ""
+    name = options.task or ("ranking" if task.problem_type == "ranking" else "")
     config = encoder_config(encoder_options, name, task.template, task.problem_type, task.labels)
     return Encoder.from_decoder(options.model, config, seed=training.seed)
 
