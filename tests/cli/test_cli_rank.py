@@ -252,6 +252,8 @@ def test_candidates_with_teachers(run, refused, beir, tmp_path):
     lists = {each.query_id: each for each in read_lists(tmp_path / "lists.jsonl")}
     assert lists["q3"].document_ids == ("d4", "d3") and lists["q3"].labels == (-1, 1)
     assert "The output exists" in refused(*words)
+    words += ["--teachers", tmp_path / "teacher.trec", "--missing_positives", "leave"]
+    assert "--missing_positives does nothing here" in refused(*words)
 
 
 def test_fused_runs_are_candidates(run, beir, tmp_path):

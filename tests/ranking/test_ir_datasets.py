@@ -23,6 +23,7 @@ def registered(tmp_path_factory):
     qrels = TrecQrels(LocalDownload(folder / "qrels"), {})
     scored = TrecScoredDocs(LocalDownload(folder / "run"))
     ir_datasets.registry.register("tiny-test", ir_datasets.Dataset(docs, queries, qrels, scored))
+    ir_datasets.registry.register("tiny-test/unjudged", ir_datasets.Dataset(docs, queries))
     ir_datasets.registry.register("tiny-test/queries", ir_datasets.Dataset(queries))
     return "irds:tiny-test"
 
@@ -39,6 +40,7 @@ def test_a_data_set_is_a_collection(registered, tmp_path):
     assert [(each.documents, each.labels) for each in lists] == [
         (("the river bank", "money in the bank"), (0, 1))
     ]
+    assert open_collection(registered).qrels is None  # nobody asked: all queries, as for folders
     (tmp_path / "mine.trec").write_text("q1 0 d2 3\n")
     assert open_collection(registered, qrels=tmp_path / "mine.trec").qrels == {"q1": {"d2": 3}}
 
@@ -48,5 +50,7 @@ def test_what_it_lacks_is_said(registered):
         open_collection("irds:no-such/set")
     with pytest.raises(DataError, match="no documents or no queries"):
         open_collection(f"{registered}/queries")
+    with pytest.raises(DataError, match="no judgments"):
+        open_collection(f"{registered}/unjudged", judged=True)
     with pytest.raises(ConfigError, match="brings queries and corpus"):
         open_collection(registered, queries="x")

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from .collections import open_lists, read_runs
-from .common import check_writable, note, refuse_existing
+from .common import check_writable, note, refuse_changed, refuse_existing
 from .options import CandidatesOptions, CollectionOptions
 
 
 def run(options: CandidatesOptions, sources: CollectionOptions) -> None:
     """Write the lists and say what is in them."""
+    if options.teachers:
+        refuse_changed(options, ("missing_positives",), "--teachers say what is learnt")
     check_writable(options.output)
     refuse_existing(options.output, options.overwrite)
     from ..ranking.fusion import standard_score_fusion, teach

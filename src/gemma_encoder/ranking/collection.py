@@ -144,7 +144,7 @@ def open_collection(
     """
     name = str(folder or "")
     if name.startswith("irds:"):
-        return _of_ir_datasets(name, queries, corpus, qrels)
+        return _of_ir_datasets(name, queries, corpus, qrels, judged=judged)
     if folder is not None:
         folder = _folder(folder)
     elif queries is None or corpus is None:
@@ -213,14 +213,23 @@ def _folder(folder: str | Path) -> Path:
 
 
 def _of_ir_datasets(
-    name: str, queries: str | Path | None, corpus: str | Path | None, qrels: str | Path | None
+    name: str,
+    queries: str | Path | None,
+    corpus: str | Path | None,
+    qrels: str | Path | None,
+    *,
+    judged: bool,
 ) -> Collection:
     from .ir_datasets import ir_collection
 
     if queries or corpus:
         raise ConfigError(f"{name} brings queries and corpus", fix="leave --queries and --corpus out")
     found = ir_collection(name.removeprefix("irds:"))
-    return replace(found, qrels=read_qrels(qrels).qrels) if qrels else found
+    if qrels is not None:
+        return replace(found, qrels=read_qrels(qrels).qrels)
+    if judged and found.qrels is None:
+        raise DataError("there are no judgments", where=name, fix="give them with --qrels")
+    return found if judged else replace(found, qrels=None)
 
 
 def find_file(folder: str | Path, stem: str) -> Path:
