@@ -48,7 +48,7 @@ def test_every_task_end_to_end(plan_of, tmp_path, name):
 
 
 @pytest.mark.parametrize("arm", ["stock", "encoder"])
-@pytest.mark.parametrize("name", ["sst2", "stsb", "mnli", "copa", "multirc"])
+@pytest.mark.parametrize("name", ["sst2", "stsb", "mnli", "copa", "multirc", "superglue_rte"])
 def test_baselines_learn_the_same_rows_in_the_same_steps(plan_of, tmp_path, name, arm):
     plan = plan_of("superglue" if name in SUPERGLUE else "glue", arms=("main", arm))
     plan.write(tmp_path)

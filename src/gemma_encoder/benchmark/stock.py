@@ -123,6 +123,7 @@ class StockClassifier:
 
     def score(self, split: Split) -> np.ndarray:
         """Scores of a split, float32 `[N, num_labels]`."""
+        self.trainer.compute_metrics = None  # it knows the validation rows' labels only
         return np.asarray(self.trainer.predict(self._tokenised(split.rows)).predictions, dtype=np.float32)
 
     def _tokenised(self, rows: Dataset) -> Dataset:
