@@ -58,7 +58,7 @@ def suite_data(tmp_path_factory) -> Path:
         folder.mkdir(parents=True)
         splits = {task.train_split, task.validation_split, *task.more_splits, *task.test_splits}
         for split in splits:
-            rows = eight_rows(name)[: 6 if task.trained_on else 8]  # diagnostics have other rows than their task
+            rows = eight_rows(name)[: 6 if task.trained_on else 8]  # diagnostics have fewer
             if name == "ax" or split not in (task.train_split, task.validation_split, *task.more_splits):
                 rows = [{**row, "label": -1} for row in rows]
             text = "".join(json.dumps(row) + "\n" for row in rows)
