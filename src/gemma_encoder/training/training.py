@@ -121,7 +121,7 @@ def train(
         "parameters": _count(encoder),
         "versions": versions(),
         "hardware": hardware(),
-        "resumed_from": found if resume else None,
+        "resumed_from": Path(found).name if resume and found else None,
     }
     baseline = majority_baseline(
         validation_rows.labels.numpy(), task.metrics, task.problem_type, **validation_rows.together()
