@@ -11,10 +11,18 @@ from statistics import median
 import numpy as np
 import pytest
 import torch
-from benchmarks import attention, common, cross_encoder, ranking_speed, scoring_speed, training_speed
+from benchmarks import (
+    attention,
+    common,
+    cosine_ranking,
+    cross_encoder,
+    ranking_speed,
+    scoring_speed,
+    training_speed,
+)
 
 from gemma_encoder import Encoder
-from gemma_encoder.ranking import Reranker
+from gemma_encoder.ranking import Reranker, read_run
 from gemma_encoder.ranking.lists import CandidateList
 from gemma_encoder.testing import tiny_decoder
 
@@ -137,6 +145,32 @@ def test_candidates_are_those_of_bm25_without_a_run(collection):
         "q2": {"the river is good", "a very bad film"},
         "q3": {"money in the bank"},
     }
+
+
+@pytest.mark.parametrize("more", [[], ["--center"], ["--attention", "bidirectional", "--pooling", "last_k"]])
+def test_a_run_without_training_is_the_cosine_of_each_text_alone(collection, more):
+    out = collection / "cosine.trec"
+    inputs = ["--collection", str(collection), "--run", str(collection / "all.trec"), "--out", str(out)]
+    cosine_ranking.main([*inputs, *more], decoder=tiny_decoder("gemma3"))
+    run = read_run(out).run
+
+    attention = "bidirectional" if "bidirectional" in more else "causal"
+    pooling = "last_k" if "last_k" in more else "mean"
+    encoder = Encoder.from_decoder(tiny_decoder("gemma3"), attention=attention, pooling=pooling)
+
+    def vector(text: str) -> np.ndarray:
+        with torch.no_grad():
+            pooled = encoder(**encoder.collate(encoder.tokenize([text]).input_ids)).pooled
+        return pooled[0].double().numpy()
+
+    documents = np.stack([vector(text) for text in CORPUS])
+    distinct = np.stack([documents[CORPUS.index(text)] for text in dict.fromkeys(CORPUS)])
+    mean = distinct.mean(axis=0) if "--center" in more else 0.0
+    for name, query in QUERIES.items():
+        ours, theirs = vector(query) - mean, documents - mean
+        cosine = theirs @ ours / (np.linalg.norm(theirs, axis=1) * np.linalg.norm(ours))
+        found = [run[name][f"d{place}"] for place in range(len(CORPUS))]
+        np.testing.assert_allclose(found, cosine, atol=1e-5)
 
 
 def test_a_reranker_that_scores_something_else_is_refused(collection, monkeypatch):
