@@ -75,6 +75,12 @@ def test_a_benchmark_runs_reports_and_goes_on_with_more(plan_of, tmp_path):
     row = rows[("mnli", "established encoder")]
     assert row["seeds"] == "2" and "±" in row["score"] and row["difference"] and 0 <= float(row["p"]) <= 1
     assert row["train rows"] == "8 (part)" and "not the official" in row["rows"]
+    assert "Trained on a part of the official rows" in markdown(results)
+    # COPA's 400 questions are 800 rows; a diagnostic was trained on another task's rows.
+    copa = replace(results.tasks[0], task="copa", train_rows=800, trained_on_all=True)
+    axb = replace(results.tasks[0], task="axb", train_rows=500)
+    assert [row["train rows"] for row in table(replace(results, tasks=[copa, axb]))] == ["800", "500 (part)"]
+    assert "Trained on a part" not in markdown(replace(results, tasks=[copa]))
     assert "validation_mismatched: accuracy" in row["metrics"]
     assert "No average: only mnli, ax, rte were asked for." in markdown(results)
     whole = replace(results, plan=replace(results.plan, tasks=results.plan.of_suite.tasks))

@@ -80,7 +80,7 @@ def describe(results: Results) -> list[str]:
     if plan.warm_start:
         names = ", ".join(plan.of_suite.warm_start)
         lines.append(f"Warm start: {names} begin from the same arm and seed's model of MNLI.")
-    if any(_recipe(plan, task)["max_train_rows"] for task in plan.tasks):
+    if not all(result.trained_on_all for result in results.tasks):
         lines.append("Trained on a part of the official rows, see the column train rows.")
     judged = [task for task in plan.tasks if _recipe(plan, task)["max_validation_rows"]]
     if judged:
@@ -142,8 +142,7 @@ def in_points(value: Interval) -> str:
 
 def _row(result: TaskResult) -> dict[str, str]:
     against = result.against
-    official = get_task(result.task).official_rows.get("train")
-    marked = " (part)" if official and result.train_rows != official else ""
+    marked = "" if result.trained_on_all else " (part)"
     metrics = ", ".join(f"{name} {in_points(value)}" for name, value in result.metrics.items())
     return {
         "task": result.task,

@@ -39,7 +39,8 @@ class TaskResult:
         metrics: Each metric of each split, by `split: metric` (the split left out where there is one only).
         score: The task's one number, see `suites.task_score`.
         majority: The same for a predictor that knows no text.
-        train_rows: Rows trained on.
+        train_rows: Rows trained on; each choice of a question is one.
+        trained_on_all: Whether they are the whole official split.
         rows: Rows judged, all splits together.
         notes: What makes the rows other than the official splits.
         minutes: Mean time of the trials that ran in one go; None if none did.
@@ -55,6 +56,7 @@ class TaskResult:
     score: Interval
     majority: float
     train_rows: int
+    trained_on_all: bool
     rows: int
     notes: tuple[str, ...]
     minutes: float | None
@@ -150,6 +152,7 @@ def _over_seeds(seeds: Sequence[_Judged], main: Sequence[_Judged], arm: Arm, res
         score=mean_interval([judged.score() for judged in seeds]),
         majority=first.score("baseline"),
         train_rows=first.record["train_rows"],
+        trained_on_all=not first.record["train_note"],
         rows=sum(split["rows"] for split in first.splits),
         notes=tuple(sorted({re.sub(r" with seed \d+", "", note) for note in notes if note})),
         minutes=mean(minutes) if minutes else None,
