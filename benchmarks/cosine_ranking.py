@@ -13,16 +13,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor
-from torch.nn.functional import normalize
+import numpy as np
 
 from gemma_encoder import Encoder, PoolingConfig, TextConfig
 from gemma_encoder.decoders import Decoder
-from gemma_encoder.packing import plan_batches
 from gemma_encoder.ranking import Run, read_run, write_run
 from gemma_encoder.ranking.collection import RunLists, open_collection
 from gemma_encoder.ranking.lists import CandidateList
+from gemma_encoder.scoring import pool_token_ids
 
 from .common import exit_status
 
@@ -74,9 +72,9 @@ def rank(encoder: Encoder, lists: Sequence[CandidateList], *, center: bool = Fal
     of_documents = vectors(encoder, list(texts))
     of_queries = vectors(encoder, [each.query for each in lists])
     if center:
-        mean = of_documents.mean(dim=0)
+        mean = of_documents.mean(axis=0)
         of_documents, of_queries = of_documents - mean, of_queries - mean
-    of_documents, of_queries = normalize(of_documents), normalize(of_queries)
+    of_documents, of_queries = _normalised(of_documents), _normalised(of_queries)
     run: Run = {}
     for each, query in zip(lists, of_queries, strict=True):
         scores = of_documents[[places[text] for text in each.documents]] @ query
@@ -84,15 +82,13 @@ def rank(encoder: Encoder, lists: Sequence[CandidateList], *, center: bool = Fal
     return run
 
 
-def vectors(encoder: Encoder, texts: Sequence[str]) -> Tensor:
+def vectors(encoder: Encoder, texts: Sequence[str]) -> np.ndarray:
     """Pooled vectors `[texts, D]`, float32."""
-    ids = encoder.tokenize(texts).input_ids
-    found: dict[int, Tensor] = {}
-    with torch.inference_mode():
-        for rows in plan_batches([len(row) for row in ids], MAX_TOKENS):
-            pooled = encoder(**encoder.collate([ids[row] for row in rows])).pooled
-            found.update(zip(rows, pooled, strict=True))
-    return torch.stack([found[place] for place in range(len(ids))])
+    return pool_token_ids(encoder, encoder.tokenize(texts).input_ids, MAX_TOKENS)
+
+
+def _normalised(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -61,17 +61,14 @@ def score_token_ids(
     Raises:
         ConfigError: A pass doesn't fit into memory; names the option and its value.
     """
-    logits = torch.zeros(len(ids), encoder.config.num_labels, device=encoder.device)
-    with _evaluating(encoder), torch.inference_mode():
-        for batch in plan_batches([len(row) for row in ids], max_tokens):
-            rows = [ids[row] for row in batch]
-            try:
-                logits[batch] = encoder(**encoder.collate(rows)).logits.float()
-            except (RuntimeError, MemoryError) as error:
-                if is_out_of_memory(error):
-                    raise out_of_memory(rows, max_tokens, budget) from error
-                raise
-    return logits.cpu().numpy()
+    width = encoder.config.num_labels
+    return _in_passes(encoder, ids, max_tokens, budget, width, "logits")
+
+
+def pool_token_ids(encoder: Encoder, ids: Sequence[Sequence[int]], max_tokens: int) -> np.ndarray:
+    """As `score_token_ids`, but the pooled vectors in front of the head: float32 `[N, D]`."""
+    width = encoder.pooler.output_size
+    return _in_passes(encoder, ids, max_tokens, "max_tokens", width, "pooled")
 
 
 def score(
@@ -147,6 +144,28 @@ def out_of_memory(
         if alone
         else f"lower {budget}, e.g. to {max(1, tokens // 2)}",
     )
+
+
+def _in_passes(
+    encoder: Encoder,
+    ids: Sequence[Sequence[int]],
+    max_tokens: int,
+    budget: str,
+    width: int,
+    field: Literal["logits", "pooled"],
+) -> np.ndarray:
+    """A field of the output for each row, float32 `[N, width]`, computed pass by pass."""
+    found = torch.zeros(len(ids), width, device=encoder.device)
+    with _evaluating(encoder), torch.inference_mode():
+        for batch in plan_batches([len(row) for row in ids], max_tokens):
+            rows = [ids[row] for row in batch]
+            try:
+                found[batch] = getattr(encoder(**encoder.collate(rows)), field).float()
+            except (RuntimeError, MemoryError) as error:
+                if is_out_of_memory(error):
+                    raise out_of_memory(rows, max_tokens, budget) from error
+                raise
+    return found.cpu().numpy()
 
 
 def _stream(encoder: Encoder, rows: Iterator[Row], max_tokens: int, buffer_rows: int) -> Iterator[Scored]:
