@@ -10,18 +10,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections import defaultdict
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from gemma_encoder.evaluation.metrics import mean_interval
+from .trials import gemma_encoder, in_words, markdown_table, read_records, run_missing
 
 ARMS = {
     "bidirectional + mean": ["--attention", "bidirectional", "--pooling.kind", "mean"],
@@ -60,11 +56,11 @@ class Trial:
             parts.append(f"{self.epochs}_epochs")
         return "-".join(str(part).replace(" ", "_").replace("/", "_") for part in parts)
 
-    def command(self, data_dir: str, output: Path) -> list[str]:
-        """The `gemma-encoder train` that runs it; judged once, at the end."""
+    def arguments(self, data_dir: str, output: Path) -> list[str]:
+        """Of the `gemma-encoder train` that runs it; judged once, at the end."""
         head_rate = self.learning_rate * HEAD_RATE.get(self.arm, 10.0)
         return [
-            *(sys.executable, "-m", "gemma_encoder", "train", "--overwrite", "--output", str(output)),
+            *("train", "--overwrite", "--output", str(output)),
             *("--model", self.model, "--task", self.task, "--data_dir", data_dir),
             *(("--max_train_rows", str(self.rows)) if self.rows else ()),
             *("--dropout.feed_forward", "0.1", "--dropout.head", "0.1", *ARMS[self.arm]),
@@ -77,24 +73,13 @@ class Trial:
 
 def run(trial: Trial, data_dir: str, work: Path) -> dict[str, Any]:
     """Run a trial and return its line: the trial, its metrics, and how it was run."""
-    output, log = work / trial.name, work / f"{trial.name}.log"
-    with log.open("w") as file:
-        code = subprocess.run(trial.command(data_dir, output), stdout=file, stderr=file).returncode
-    if code:
-        raise RuntimeError(f"{trial.name} failed with exit code {code}; see {log}")
+    output = work / trial.name
+    gemma_encoder(trial.arguments(data_dir, output), work / f"{trial.name}.log")
     record = json.loads((output / "run.json").read_text(encoding="utf-8"))
     shutil.rmtree(output)  # a gigabyte of weights
     kept = ["metrics", "baseline", "steps", "tokens", "tokens_per_second", "wall_seconds"]
     kept += ["versions", "hardware"]
     return asdict(trial) | {"main_metric": record["task"]["main_metric"]} | {key: record[key] for key in kept}
-
-
-def read(path: Path) -> dict[Trial, dict[str, Any]]:
-    """The lines of a results file, by trial."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    records = [json.loads(line) for line in lines]
-    names = Trial.__dataclass_fields__
-    return {Trial(**{key: record[key] for key in names if key in record}): record for record in records}
 
 
 def table(results: dict[Trial, dict[str, Any]]) -> str:
@@ -111,24 +96,20 @@ def table(results: dict[Trial, dict[str, Any]]) -> str:
         scores[(setting, trial.learning_rate, trial.arm)][trial.seed] = score
     columns = "model, task, train rows, epochs, metric, majority, learning rate, arm, seeds, mean ± interval"
     names = [*columns.split(", "), f"against {REFERENCE}"]
-    lines = ["| " + " | ".join(names) + " |", "| " + " | ".join(["---"] * len(names)) + " |"]
+    rows = []
     for setting, rate, arm in sorted(scores, key=lambda key: (*map(str, key[:2]), list(ARMS).index(key[2]))):
-        model, task, rows, epochs, metric = setting
+        model, task, rows_used, epochs, metric = setting
         seeds = scores[(setting, rate, arm)]
         reference = scores.get((setting, rate, REFERENCE), {})
         pairs = [seeds[seed] - reference[seed] for seed in seeds if arm != REFERENCE and seed in reference]
-        lines.append(
-            f"| {model} | {task} | {rows or 'all'} | {epochs} | {metric} | {baselines[setting]:.1f} "
-            f"| {rate:g} | {arm} | {len(seeds)} | {in_words(list(seeds.values()))} "
-            f"| {in_words(pairs, '+.1f') if len(pairs) > 1 else ''} |"
+        rows.append(
+            [
+                *(model, task, rows_used or "all", epochs, metric, f"{baselines[setting]:.1f}", f"{rate:g}"),
+                *(arm, len(seeds), in_words(list(seeds.values()))),
+                in_words(pairs, "+.1f") if len(pairs) > 1 else "",
+            ]
         )
-    return "\n".join(lines)
-
-
-def in_words(values: Sequence[float], form: str = ".1f") -> str:
-    """`86.1 ± 1.2`, or the value alone where there is one seed."""
-    mean, half_width = mean_interval(values)
-    return f"{mean:{form}}" if half_width is None else f"{mean:{form}} ± {half_width:.1f}"
+    return markdown_table(names, rows)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -146,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--jobs", type=int, default=1, help="trials at once, which share the cores")
     parser.add_argument("--work", type=Path, default=Path("runs/attention"), help="for logs and weights")
     options = parser.parse_args(arguments)
-    done = read(options.results)
+    done = read_records(options.results, Trial)
     if not options.table:
         if not options.data_dir:
             parser.error("--data-dir is needed")
@@ -157,20 +138,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for rate in options.learning_rates
             for arm in options.arms
         ]
-        missing = [trial for trial in trials if trial not in done]
-        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // options.jobs)))
         options.work.mkdir(parents=True, exist_ok=True)
-        options.results.parent.mkdir(parents=True, exist_ok=True)
-        with ThreadPoolExecutor(options.jobs) as pool:
-            running = {pool.submit(run, trial, options.data_dir, options.work): trial for trial in missing}
-            for number, future in enumerate(as_completed(running), start=1):
-                if future.exception():
-                    pool.shutdown(wait=False, cancel_futures=True)
-                record = done[running[future]] = future.result()
-                with options.results.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(record) + "\n")
-                scores = " ".join(f"{name} {value:.4f}" for name, value in record["metrics"].items())
-                print(f"{number}/{len(missing)} {running[future].name}: {scores}", flush=True)
+        run_missing(
+            trials,
+            done,
+            lambda trial: run(trial, options.data_dir, options.work),
+            options.results,
+            options.jobs,
+            lambda record: " ".join(f"{name} {value:.4f}" for name, value in record["metrics"].items()),
+        )
     print(table(done))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -16,12 +17,14 @@ from benchmarks import (
     common,
     cosine_ranking,
     cross_encoder,
+    ranking_quality,
     ranking_speed,
     scoring_speed,
     training_speed,
 )
 
 from gemma_encoder import Encoder
+from gemma_encoder.cli import main as cli
 from gemma_encoder.ranking import Reranker, read_run
 from gemma_encoder.ranking.lists import CandidateList
 from gemma_encoder.testing import tiny_decoder
@@ -254,3 +257,82 @@ def test_the_table_of_the_comparison():
     assert lines[2] == f"{before} bidirectional + mean | 3 | 51.0 ± 2.5 |  |"
     assert lines[3] == f"{before} causal + last token | 3 | 53.0 ± 2.5 | +2.0 ± 0.0 |"
     assert len(lines) == 2 + len(attention.ARMS)
+
+
+@pytest.fixture
+def years(tmp_path) -> Path:
+    """The folders of four years: own queries, the documents of `CORPUS`, two runs in opposite orders."""
+    for number, year in enumerate((ranking_quality.TEST, *ranking_quality.TAUGHT)):
+        runs = tmp_path / "ir" / year / "runs"
+        runs.mkdir(parents=True)
+        names = [f"{number}{letter}" for letter in "abc"]
+        queries = [
+            {"_id": name, "text": f"{name} {text}"}
+            for name, text in zip(names, QUERIES.values(), strict=True)
+        ]
+        documents = [{"_id": f"d{place}", "text": text} for place, text in enumerate(CORPUS)]
+        for stem, records in (("corpus", documents), ("queries", queries)):
+            with gzip.open(runs.parent / f"{stem}.jsonl.gz", "wt") as file:
+                file.writelines(json.dumps(each) + "\n" for each in records)
+        for run, sign in (("bm25", 1), ("spladepp_ed", -1)):
+            with gzip.open(runs / f"{run}.trec.gz", "wt") as file:
+                places = [(name, place) for name in names for place in range(len(CORPUS))]
+                file.writelines(f"{name} Q0 d{place} 1 {sign * place} {run}\n" for name, place in places)
+        if year != ranking_quality.TAUGHT[-1]:
+            (runs.parent / "qrels.trec").write_text("".join(f"{name} 0 d2 2\n" for name in names))
+    return tmp_path / "ir"
+
+
+@pytest.fixture
+def in_this_process(monkeypatch) -> None:
+    """Verbs run here instead of in a process each, which takes seconds to start."""
+
+    def gemma_encoder(arguments: list[str], log: Path) -> None:
+        if cli.main(arguments):
+            raise RuntimeError(arguments[0])
+
+    monkeypatch.setattr(ranking_quality, "gemma_encoder", gemma_encoder)
+
+
+def test_a_trial_of_ranking_trains_re_ranks_and_is_judged(
+    tmp_path, years, decoder_folder, in_this_process, capsys
+):
+    results, work = tmp_path / "results.jsonl", tmp_path / "work"
+    command = ["--data-dir", str(years), "--model", str(decoder_folder), "--list-sizes", "3", "--seeds", "0"]
+    command += ["--losses", "softmax", "kl", "--arms", "causal + last token", "--documents", "12"]
+    command += ["--step-documents", "6", "--results", str(results), "--work", str(work)]
+    ranking_quality.main(command)
+    judged, taught = map(json.loads, results.read_text().splitlines())
+    for record in (judged, taught):
+        assert record["steps"] == 2
+        assert record["bm25"]["nDCG@10"] == pytest.approx(1 / np.log2(6)), "d2 is fifth of seven"
+        assert len(record["per_query"]) == 3
+    assert not list(work.glob("*/model.safetensors")), "the weights of a finished trial are deleted"
+    lists = [json.loads(line) for path in work.glob("teachers-*") for line in path.read_text().splitlines()]
+    assert len(lists) == 9
+    assert {each["documents"][0]["id"] for each in lists} != {each["documents"][-1]["id"] for each in lists}
+    for each in lists:
+        labels = {document["id"]: document["label"] for document in each["documents"]}
+        assert labels["d0"] == max(labels.values()), "the teacher's first, BM25's last"
+    capsys.readouterr()
+    ranking_quality.main(command)
+    assert len(results.read_text().splitlines()) == 2, "finished trials are not run again"
+    assert "| causal + last token | kl | 3 | 12 |" in capsys.readouterr().out
+
+
+def test_queries_of_the_test_year_never_reach_training(
+    tmp_path, years, decoder_folder, in_this_process, capsys
+):
+    other = years / ranking_quality.JUDGED[0] / "queries.jsonl.gz"
+    with gzip.open(other, "rt") as file:
+        queries = list(map(json.loads, file))
+    with gzip.open(years / ranking_quality.TEST / "queries.jsonl.gz", "rt") as file:
+        queries[0]["text"] = json.loads(next(file))["text"].upper()
+    with gzip.open(other, "wt") as file:
+        file.writelines(json.dumps(each) + "\n" for each in queries)
+    work = tmp_path / "work"
+    command = ["--data-dir", str(years), "--model", str(decoder_folder), "--seeds", "0"]
+    command += ["--arms", "causal + last token"]
+    with pytest.raises(RuntimeError, match="^train$"):
+        ranking_quality.main([*command, "--results", str(tmp_path / "r.jsonl"), "--work", str(work)])
+    assert "1 of the queries would be both trained on and" in capsys.readouterr().err

@@ -1,0 +1,92 @@
+"""Trials of a benchmark of accuracy: run what is missing, keep a line of JSON of each, put seeds together."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from gemma_encoder.evaluation.metrics import mean_interval
+
+
+class Trial(Protocol):
+    """One training run with what comes behind it."""
+
+    __dataclass_fields__: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """A file name."""
+
+
+T = TypeVar("T", bound=Trial)
+
+
+def read_records(path: Path, kind: type[T]) -> dict[T, dict[str, Any]]:
+    """The lines of a results file, by trial; fields that an older line lacks have their defaults."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    records = [json.loads(line) for line in lines]
+    names = kind.__dataclass_fields__
+    return {kind(**{key: record[key] for key in names if key in record}): record for record in records}
+
+
+def run_missing(
+    trials: Sequence[T],
+    done: dict[T, dict[str, Any]],
+    run: Callable[[T], dict[str, Any]],
+    results: Path,
+    jobs: int,
+    summary: Callable[[dict[str, Any]], str],
+) -> None:
+    """Run the trials that have no record; each adds its line to the file and its record to `done`.
+
+    Args:
+        trials: All that are wanted.
+        done: Records by trial.
+        run: Runs one and returns its record.
+        results: The file.
+        jobs: Trials at once, which share the cores.
+        summary: A record in words, for the log.
+    """
+    missing = [trial for trial in trials if trial not in done]
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
+    results.parent.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(jobs) as pool:
+        running = {pool.submit(run, trial): trial for trial in missing}
+        for number, future in enumerate(as_completed(running), start=1):
+            if future.exception():
+                pool.shutdown(wait=False, cancel_futures=True)
+            record = done[running[future]] = future.result()
+            with results.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+            print(f"{number}/{len(missing)} {running[future].name}: {summary(record)}", flush=True)
+
+
+def gemma_encoder(arguments: Sequence[str], log: Path) -> None:
+    """Run a verb of the command line; what it prints goes behind what is in `log`.
+
+    Raises:
+        RuntimeError: It failed; names the log.
+    """
+    with log.open("a") as file:
+        command = [sys.executable, "-m", "gemma_encoder", *arguments]
+        code = subprocess.run(command, stdout=file, stderr=file).returncode
+    if code:
+        raise RuntimeError(f"{' '.join(arguments)} failed with exit code {code}; see {log}")
+
+
+def in_words(values: Sequence[float], form: str = ".1f") -> str:
+    """`86.1 ± 1.2`, or the value alone where there is one seed."""
+    mean, half_width = mean_interval(values)
+    return f"{mean:{form}}" if half_width is None else f"{mean:{form}} ± {half_width:{form.lstrip('+')}}"
+
+
+def markdown_table(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table."""
+    lines = [titles, ["---"] * len(titles), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
