@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from gemma_encoder.evaluation.metrics import mean_interval
+from gemma_encoder.evaluation import mean_interval
 
 
 class Trial(Protocol):

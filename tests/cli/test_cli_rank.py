@@ -14,7 +14,7 @@ import pytest
 
 from gemma_encoder.ranking import Bm25Index, Reranker, ranked, read_run, write_run
 from gemma_encoder.ranking.collection import open_collection
-from gemma_encoder.ranking.lists import read_lists
+from gemma_encoder.ranking.list_files import read_lists
 
 ROOT = Path(__file__).resolve().parents[2]
 QUERIES = {"q1": "the money bank", "q2": "a river", "q3": "good film", "q4": "money film"}

@@ -99,7 +99,7 @@ def test_a_query_is_not_on_both_sides(refused, command, tmp_path):
 
 def test_all_lists_of_a_query_are_held_out_together(tmp_path):
     from gemma_encoder.ranking.learning import hold_out
-    from gemma_encoder.ranking.lists import read_lists
+    from gemma_encoder.ranking.list_files import read_lists
 
     path = tmp_path / "triples.tsv"
     path.write_text("".join(f"query {number % 7}\tright\twrong {number}\n" for number in range(40)))

@@ -7,7 +7,9 @@ import pytest
 from datasets import Dataset, disable_progress_bars
 
 from gemma_encoder.errors import ConfigError, DataError
-from gemma_encoder.ranking.lists import CandidateList, from_records, read_lists
+from gemma_encoder.ranking.list_files import read_lists
+from gemma_encoder.ranking.list_records import from_records
+from gemma_encoder.ranking.lists import CandidateList
 from gemma_encoder.ranking.sampling import ListSampling
 
 disable_progress_bars()
@@ -116,7 +118,7 @@ def test_what_is_no_file_is_refused(tmp_path):
 def test_lists_of_the_hub_are_read_alike(monkeypatch):
     import datasets
 
-    from gemma_encoder.ranking.lists import hub_lists
+    from gemma_encoder.ranking.list_files import hub_lists
 
     rows = Dataset.from_list([{"query": "q", "pos": ["a"], "neg": ["b"]}])
     monkeypatch.setattr(datasets, "load_dataset", lambda name, config, split: rows)

@@ -8,7 +8,7 @@ import pytest
 
 from gemma_encoder import Encoder
 from gemma_encoder.errors import DataError
-from gemma_encoder.evaluation.metrics import compute_metrics
+from gemma_encoder.evaluation import compute_metrics
 from gemma_encoder.losses import RANKING_LOSSES
 from gemma_encoder.ranking import Reranker
 from gemma_encoder.ranking.learning import TEMPLATE, TrainingLists, ranking_data, validation_rows

@@ -14,7 +14,7 @@ from gemma_encoder import Encoder
 from gemma_encoder.errors import ConfigError, DataError
 from gemma_encoder.ranking import Reranker, judge
 from gemma_encoder.ranking import reranking as module
-from gemma_encoder.ranking.lists import from_records
+from gemma_encoder.ranking.list_records import from_records
 from gemma_encoder.testing import tiny_decoder
 
 mteb = pytest.importorskip("mteb")

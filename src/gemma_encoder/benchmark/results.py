@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from ..evaluation import compute_metrics, mean_interval
 from ..evaluation.comparison import Comparison, compare
 from ..evaluation.confusion import FROM_CONFUSION, confusion
-from ..evaluation.metrics import compute_metrics, mean_interval
 from ..tasks import get_task
 from .plan import Arm, Plan, Trial
 from .runner import finished

@@ -20,8 +20,8 @@ import torch
 
 from ..encoder import Encoder
 from ..errors import DataError
+from ..evaluation import compute_metrics, majority_baseline
 from ..evaluation.evaluate import texts
-from ..evaluation.metrics import compute_metrics, majority_baseline
 from ..json_files import write_json
 from ..scoring import score_all
 from ..tasks import Split, Task, TaskData, get_task, load_split, load_task

@@ -16,7 +16,8 @@ def run(options: CandidatesOptions, sources: CollectionOptions) -> None:
     check_writable(options.output)
     refuse_existing(options.output, options.overwrite)
     from ..ranking.fusion import standard_score_fusion, teach
-    from ..ranking.lists import CandidateList, write_lists
+    from ..ranking.list_files import write_lists
+    from ..ranking.lists import CandidateList
 
     teacher = standard_score_fusion(read_runs(options.teachers)) if options.teachers else None
     lists: Iterable[CandidateList]

@@ -28,7 +28,7 @@ def run(options: RankOptions, sources: CollectionOptions, compute: ComputeOption
     """Score the candidates of every query."""
     _check(options, sources)
     from ..ranking.growing_run import GrowingRun
-    from ..ranking.lists import read_lists
+    from ..ranking.list_files import read_lists
     from ..ranking.reranking import check_encoder
 
     encoder = load_encoder(options.model, compute.dtype, compute.device)

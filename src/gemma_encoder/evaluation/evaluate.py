@@ -11,7 +11,8 @@ import numpy as np
 
 from ..errors import ConfigError, DataError
 from ..scoring import DEFAULT_MAX_TOKENS, Row, score
-from .metrics import compute_metrics, majority_baseline
+from .baseline import majority_baseline
+from .metrics import compute_metrics
 
 if TYPE_CHECKING:
     from datasets import Dataset

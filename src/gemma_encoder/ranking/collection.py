@@ -13,7 +13,8 @@ import pyarrow as pa
 from ..errors import ConfigError, DataError
 from ..tasks.sources import bundled_folder
 from ..tasks.tables import iter_records, text_of
-from .lists import CandidateList, Lists, SelectedLists, first_of, join_title
+from .list_records import first_of, join_title
+from .lists import CandidateList, Lists, SelectedLists
 from .runs import Qrels, Run, ranked, read_qrels
 
 CHUNK = 65_536

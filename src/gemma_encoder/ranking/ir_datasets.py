@@ -8,7 +8,7 @@ from typing import Any
 from ..errors import DataError
 from .collection import Collection
 from .extra import library
-from .lists import join_title
+from .list_records import join_title
 from .runs import Qrels, Run
 
 

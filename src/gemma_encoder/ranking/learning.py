@@ -14,7 +14,8 @@ from datasets import Dataset
 from ..encoder import Encoder
 from ..errors import ConfigError, DataError
 from ..tasks import Split, Task, TaskData
-from .lists import CandidateList, JoinedLists, Lists, hub_lists, read_lists
+from .list_files import hub_lists, read_lists
+from .lists import CandidateList, JoinedLists, Lists
 from .sampling import ListSampling
 
 TEMPLATE = "Query: {text} Document: {text_pair}"

@@ -16,7 +16,8 @@ from datasets.fingerprint import Hasher
 
 from ..encoder import Encoder
 from .extra import library
-from .lists import CandidateList, join_title
+from .list_records import join_title
+from .lists import CandidateList
 
 Batch = Mapping[str, Any]
 

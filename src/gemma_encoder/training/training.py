@@ -19,8 +19,8 @@ from ..checkpoint import CONFIG_FILE
 from ..decoders import describe_decoder
 from ..encoder import Encoder
 from ..errors import ConfigError, TrainingError, first_line
+from ..evaluation import check_metrics, higher_is_better, majority_baseline
 from ..evaluation.evaluate import label_order
-from ..evaluation.metrics import check_metrics, higher_is_better, majority_baseline
 from ..scoring import is_out_of_memory
 from ..tasks import TaskData
 from ..tasks.base import CANDIDATE, GROUP

@@ -1,0 +1,156 @@
+"""Records to lists: the names by which training files call query, documents and labels.
+
+A record becomes a list by the names it has; docs/ranking.md has a table of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from hashlib import blake2b
+from typing import Any
+
+from ..errors import DataError
+from ..tasks.tables import text_of
+from .lists import CandidateList
+
+QUERY_NAMES = ("query", "question", "anchor")
+QUERY_ID_NAMES = ("query_id", "qid", "_id", "id")
+DOCUMENTS_NAMES = ("documents", "docs", "passages", "candidates")
+POSITIVE_NAMES = ("pos", "positive", "positives", "positive_passages")
+NEGATIVE_NAMES = ("neg", "negative", "negatives", "negative_passages", "hard_negatives")
+DOCUMENT_ID_NAMES = ("id", "_id", "docid", "doc_id", "pid")
+LABEL_NAMES = ("label", "score", "relevance")
+
+
+def from_records(records: Iterable[tuple[int, Mapping[str, Any]]], place: str) -> Iterator[CandidateList]:
+    """Lists of records with their numbers; `place` names the file in errors.
+
+    A record has a query (`query`, `question` or `anchor`) and one of
+
+    * `documents`: texts, or objects with `text` (and `title`), `id`, and `label` or `score`; with texts alone
+      the labels may stand in a column `labels` or `scores`;
+    * positives and negatives (`pos`, `neg` and their longer names; a text, texts, or objects; `negative_1`,
+      `negative_2` ... are negatives too), which get the labels 1 and 0.
+
+    Documents without an id are called by a hash of their text, those of a query that come twice count once.
+
+    Raises:
+        DataError: A record has none of these.
+    """
+    for number, record in records:
+        try:
+            yield _list_of(record, f"{place}-{number}")
+        except DataError as error:
+            raise DataError(error.what, where=f"{place}, record {number}", fix=error.fix) from None
+
+
+def _list_of(record: Mapping[str, Any], otherwise: str) -> CandidateList:
+    name = first_of(record, QUERY_NAMES)
+    if name is None:
+        raise _no_list(record, f"no query ({', '.join(QUERY_NAMES)})")
+    query = text_of(dict(record), name, otherwise)
+    if not query.strip():
+        raise DataError(f"column {name!r} is empty", fix="give the query a text, or leave the record out")
+    id_name = first_of(record, QUERY_ID_NAMES)
+    query_id = otherwise if id_name is None else str(record[id_name])
+    documents_name = first_of(record, DOCUMENTS_NAMES)
+    found: list[tuple[str, str, float | None]]
+    if documents_name is not None:
+        found = _judged(record, documents_name)
+    else:
+        positives, negatives = _texts(record, POSITIVE_NAMES), _texts(record, NEGATIVE_NAMES)
+        if not positives:
+            raise _no_list(record, f"neither documents nor a positive ({', '.join(POSITIVE_NAMES)})")
+        found = [(*_document(each), 1.0) for each in positives]
+        found += [(*_document(each), 0.0) for each in negatives]
+    once: dict[str, tuple[str, float | None]] = {}
+    for name, text, label in found:
+        once.setdefault(name, (text, label))
+    labels = [label for _, label in once.values() if label is not None]
+    if labels and len(labels) < len(once):
+        raise DataError("some of the documents have a label and some have none", fix="label all or none")
+    return CandidateList(
+        query_id,
+        query,
+        tuple(once),
+        tuple(text for text, _ in once.values()),
+        tuple(labels) or None,
+    )
+
+
+def _judged(record: Mapping[str, Any], name: str) -> list[tuple[str, str, float | None]]:
+    """Documents with a label each, or None."""
+    documents = record[name]
+    if isinstance(documents, Mapping):  # MS MARCO's own: columns of texts and of is_selected
+        marks_name = first_of(documents, ("is_selected", "label", "labels"))
+        marks = documents[marks_name] if marks_name else None
+        texts_name = first_of(documents, ("passage_text", "text", "texts"))
+        documents = documents[texts_name] if texts_name else None
+    else:
+        marks_name = first_of(record, ("labels", "scores"))
+        marks = record[marks_name] if marks_name else None
+    if not isinstance(documents, list | tuple):
+        raise DataError(
+            f"column {name!r} is no list of documents", fix="make it a list of texts or of objects"
+        )
+    if marks is None:
+        return [(*_document(each), _label(each)) for each in documents]
+    if not isinstance(marks, list | tuple) or len(marks) != len(documents):
+        raise DataError(f"{len(documents)} documents do not have as many labels", fix="give each one label")
+    return [(*_document(each), _number(mark)) for each, mark in zip(documents, marks, strict=True)]
+
+
+def _texts(record: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
+    """What stands under the first of the names, and under it with a number (`negative_1`), as one list."""
+    found: list[Any] = []
+    for name in record:
+        stem, _, number = name.rpartition("_")
+        if name in names or (stem in names and number.isdigit()):
+            value = record[name]
+            found += list(value) if isinstance(value, list | tuple) else [] if value is None else [value]
+    return found
+
+
+def _document(each: Any) -> tuple[str, str]:
+    """Id and text, the title before it."""
+    if isinstance(each, str):
+        return _called(each), each
+    if not isinstance(each, Mapping) or "text" not in each:
+        raise DataError(f"a document is {each!r:.60}", fix="make it a text, or an object with text")
+    text = join_title(each.get("title"), text_of(dict(each), "text", ""))
+    name = first_of(each, DOCUMENT_ID_NAMES)
+    return (_called(text) if name is None else str(each[name])), text
+
+
+def join_title(title: Any, text: str) -> str:
+    """A document's title and text as one text."""
+    return f"{title.strip()} {text}" if isinstance(title, str) and title.strip() else text
+
+
+def _called(text: str) -> str:
+    return blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _label(each: Any) -> float | None:
+    name = first_of(each, LABEL_NAMES) if isinstance(each, Mapping) else None
+    return None if name is None else _number(each[name])
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise DataError(f"a label is {value!r}", fix="use a finite number")
+    return float(value)
+
+
+def first_of(record: Mapping[str, Any], names: Sequence[str]) -> str | None:
+    """The first of the names under which a record has something."""
+    return next((name for name in names if record.get(name) is not None), None)
+
+
+def _no_list(record: Mapping[str, Any], lacks: str) -> DataError:
+    return DataError(
+        f"the record has {lacks}; its columns are {', '.join(record)}",
+        fix='use {"query": ..., "documents": [{"id": ..., "text": ..., "label": ...}]} or '
+        '{"query": ..., "pos": [...], "neg": [...]}',
+    )
