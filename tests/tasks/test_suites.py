@@ -97,6 +97,7 @@ def test_a_span_is_found_by_its_words_near_its_index(text, span, word, marked):
         ("copa", {"question": "why"}, "there is no column 'why'|can't be made"),
         ("copa", {"label": -1}, r"has no label \(-1\)"),
         ("record", {"answers": []}, r"has no label \(-1\)"),
+        ("stsb", {"label": -1.0}, r"has no label \(-1\)"),  # as the hub's test split has it
         ("multirc", {"label": -1}, r"has no label \(-1\)"),
         ("multirc", {"idx": 3}, "can't be made into one of multirc"),
     ],

@@ -40,7 +40,8 @@ class Task:
             checkpoint.
         template: How the text (and its pair) is written out for the model.
         label_values: `name`: a label in a file is a class name. `index`: an integer is the class's place in
-            `labels`, as in the Hugging Face exports; names are read too, and -1 marks a row without a label.
+            `labels`, as in the Hugging Face exports; names are read too, and -1 marks a row without a
+            label, in regression too.
         label_separator: For multi-label columns of plain text: what stands between the labels of a row.
         strip: Remove white space around texts (SST-2's texts end in a space that served texts don't have).
         aliases: Other names that columns have in other layouts, `{other: ours}`.

@@ -177,7 +177,7 @@ def encode_label(value: Any, task: Task, place: str) -> int | float | list[float
         raise DataError(
             f"the label {shown(value)} is too large for float32", where=place, fix="use a larger unit"
         )
-    if task.problem_type == "ranking" and number < 0:
+    if (task.problem_type == "ranking" and number < 0) or (task.label_values == "index" and number == -1):
         raise _unlabelled(place)
     return float(number)
 
