@@ -55,6 +55,7 @@ class Task:
         more_splits: Further splits that are reported, each by its own score (MNLI mismatched).
         official_rows: Rows of each official split; lists of candidates count once.
         folders: Names of the task's folder in other layouts than that of the hub.
+        labelled_file: Name of the official file with the labels, where the one that is answered has none.
         hub: Repository and configuration on the Hugging Face hub.
     """
 
@@ -77,6 +78,7 @@ class Task:
     more_splits: tuple[str, ...] = ()
     official_rows: Mapping[str, int] = field(default_factory=dict)
     folders: tuple[str, ...] = ()
+    labelled_file: str | None = None
     hub: tuple[str, str] | None = None
 
     def __post_init__(self) -> None:
