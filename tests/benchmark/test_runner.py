@@ -14,6 +14,7 @@ import pytest
 
 from gemma_encoder.benchmark import Plan, Trial, collect, run_plan
 from gemma_encoder.benchmark.report import markdown, page, table, write_report
+from gemma_encoder.benchmark.trial import run_trial
 from gemma_encoder.errors import ConfigError
 
 
@@ -27,9 +28,22 @@ def test_trials_come_seed_by_seed_and_parents_first(plan_of):
         "mrpc, stock, seed 0",
     ]
     assert len(trials) == 12 and {trial.seed for trial in trials[6:]} == {1}
-    assert plan.parent(Trial("rte", "stock", 1)) == Trial("mnli", "stock", 1)
-    assert plan.parent(Trial("mnli", "stock", 1)) is None
+    assert plan.parent(Trial("rte", "main", 1)) == Trial("mnli", "main", 1)
+    assert plan.parent(Trial("mnli", "main", 1)) is None
     assert plan.diagnostics("mnli") == ("ax",)
+
+
+def test_the_stock_classifier_starts_cold_and_needs_no_model_of_mnli(plan_of, tmp_path):
+    plan = plan_of("superglue", tasks=("cb",), arms=("main", "stock", "encoder"), warm_start=True)
+    assert [str(trial) for trial in plan.trials()] == [
+        "mnli, main, seed 0",
+        "mnli, encoder, seed 0",
+        "cb, main, seed 0",
+        "cb, stock, seed 0",
+        "cb, encoder, seed 0",
+    ]
+    assert plan.parent(Trial("cb", "stock", 0)) is None
+    assert run_trial(plan, Trial("cb", "stock", 0), tmp_path)["warm_start"] is False
 
 
 def test_a_diagnostic_brings_the_task_that_answers_it(plan_of):

@@ -103,7 +103,7 @@ def run_trial(plan: Plan, trial: Trial, root: Path) -> dict[str, Any]:
         "trial": asdict(trial),
         "suite": plan.suite,
         "model": plan.encoder_model if trial.arm == "encoder" else plan.model,
-        "warm_start": plan.starts_warm(trial.task),
+        "warm_start": plan.starts_warm(trial),
         "train_rows": len(data.train),
         "train_note": data.train_note,
         "results": [asdict(result) for result in results],
