@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+from transformers import EarlyStoppingCallback
 
 from gemma_encoder.benchmark import Trial, collect
+from gemma_encoder.benchmark.stock import StockClassifier
 from gemma_encoder.benchmark.submission import FILES
-from gemma_encoder.benchmark.trial import run_trial
+from gemma_encoder.benchmark.trial import run_trial, training_arguments
 from gemma_encoder.evaluation import compute_metrics
-from gemma_encoder.tasks import TASKS
+from gemma_encoder.tasks import TASKS, load_task
 from gemma_encoder.tasks.superglue import SUPERGLUE
 
 TRAINED = [name for name, task in TASKS.items() if task.trained_on is None]
@@ -48,16 +53,94 @@ def test_every_task_end_to_end(plan_of, tmp_path, name):
 
 
 @pytest.mark.parametrize("arm", ["stock", "encoder"])
-@pytest.mark.parametrize("name", ["sst2", "stsb", "mnli", "copa", "multirc", "superglue_rte"])
+@pytest.mark.parametrize("name", ["sst2", "stsb", "mnli", "copa", "multirc", "record", "superglue_rte"])
 def test_baselines_learn_the_same_rows_in_the_same_steps(plan_of, tmp_path, name, arm):
     plan = plan_of("superglue" if name in SUPERGLUE else "glue", arms=("main", arm))
     plan.write(tmp_path)
     record = run_trial(plan, Trial(name, arm, 0), tmp_path)
-    assert record["train_rows"] == (16 if name == "copa" else 8)
+    rows = {"copa": 16, "record": 24}.get(name, 8)  # two choices, three entities
+    assert record["train_rows"] == record["results"][0]["rows"] == rows
     assert record["model"] == (plan.encoder_model if arm == "encoder" else plan.model)
-    assert record["results"][0]["rows"] == (16 if name == "copa" else 8)
+    assert record["embeddings_trained"] == (arm == "stock")
     history = record["run"]["history"]
     assert max(entry["step"] for entry in history) == 2  # eight rows, or lists, in batches of four
+
+
+@pytest.mark.parametrize("arm", ["main", "stock"])
+def test_other_options_of_training_are_those_of_all_arms(plan_of, tmp_path, arm):
+    training = plan_of("glue").training | {"max_steps": 1, "train_embeddings": True}
+    record = run_trial(plan_of("glue", training=training), Trial("sst2", arm, 0), tmp_path)
+    assert record["run"]["steps"] == 1 and record["embeddings_trained"] is True
+
+
+def stock(plan, name, folder):
+    args = training_arguments(plan, Trial(name, "stock", 0), folder)
+    return StockClassifier(plan, load_task(name, plan.data_dir), args)
+
+
+def test_the_stock_trainer_optimises_as_the_plan_says_and_as_ours_does(plan_of, tmp_path):
+    given = {
+        "weight_decay": 0.3,
+        "adam_beta2": 0.9,
+        "adam_epsilon": 1e-6,
+        "max_grad_norm": 0.5,
+        "lr_scheduler_type": "cosine",
+        "save_strategy": "steps",
+        "eval_strategy": "steps",
+        "eval_steps": 1,
+        "save_steps": 1,
+    }
+    training = plan_of("glue").training | given | {"max_tokens": 64, "early_stopping_patience": 2}
+    trainer = stock(plan_of("glue", training=training), "rte", tmp_path).trainer
+    assert {name: getattr(trainer.args, name) for name in given} == given
+    assert any(isinstance(each, EarlyStoppingCallback) for each in trainer.callback_handler.callbacks)
+    args = stock(plan_of("glue"), "rte", tmp_path).trainer.args
+    assert (args.warmup_steps, args.weight_decay, args.lr_scheduler_type) == (0.1, 0.01, "linear")
+    assert (args.learning_rate, args.num_train_epochs, args.train_batch_size) == (1e-3, 1, 4)
+
+
+@pytest.mark.parametrize("name", ["sst2", "stsb", "copa"])
+def test_the_stock_trainer_learns_the_same_from_accumulated_batches(plan_of, tmp_path, name):
+    def weights(batch: int, accumulated: int):
+        plan = plan_of("superglue" if name == "copa" else "glue")
+        plan = replace(
+            plan,
+            recipes={name: {**plan.recipes[name], "batch_size": batch}},
+            training={
+                **plan.training,
+                "gradient_accumulation_steps": accumulated,
+                "max_steps": 1,
+                "warmup_steps": 0,
+                "optim": "sgd",  # whose step tells how large the gradient is
+                "max_grad_norm": 0.0,
+            },
+        )
+        classifier = stock(plan, name, tmp_path / f"{batch}")
+        before = {key: value.clone() for key, value in classifier.trainer.model.named_parameters()}
+        assert classifier.train()["steps"] == 1
+        return before, dict(classifier.trainer.model.named_parameters())
+
+    before, whole = weights(8, 1)
+    _, parts = weights(2, 4)
+    assert any(not torch.equal(before[key], whole[key]) for key in whole)
+    for key in whole:
+        torch.testing.assert_close(parts[key], whole[key], rtol=1e-4, atol=1e-6)
+
+
+def test_the_speed_of_the_stock_trainer_is_that_of_its_steps(plan_of, tmp_path, monkeypatch):
+    """As ours: without evaluations."""
+
+    def slow(*args, **options):
+        time.sleep(1)
+        return {"accuracy": 1.0}
+
+    monkeypatch.setattr("gemma_encoder.benchmark.stock.compute_metrics", slow)
+    classifier = stock(plan_of("glue"), "sst2", tmp_path)
+    run = classifier.train()
+    ids = classifier.tokenizer("a warm , funny film")["input_ids"]
+    assert run["tokens"] == 8 * len(ids)
+    assert run["wall_seconds"] - run["train_seconds"] > 0.9
+    assert run["tokens_per_second"] > run["tokens"] / (run["wall_seconds"] - 0.9)
 
 
 @pytest.mark.parametrize("arm", ["main", "stock"])

@@ -104,6 +104,7 @@ def run_trial(plan: Plan, trial: Trial, root: Path) -> dict[str, Any]:
         "suite": plan.suite,
         "model": plan.encoder_model if trial.arm == "encoder" else plan.model,
         "warm_start": plan.starts_warm(trial),
+        "embeddings_trained": trained.embeddings_trained,
         "train_rows": len(data.train),
         "train_note": data.train_note,
         "results": [asdict(result) for result in results],
@@ -115,7 +116,8 @@ def run_trial(plan: Plan, trial: Trial, root: Path) -> dict[str, Any]:
     return record
 
 
-def _arguments(plan: Plan, trial: Trial, folder: Path) -> EncoderTrainingArguments:
+def training_arguments(plan: Plan, trial: Trial, folder: Path) -> EncoderTrainingArguments:
+    """A trial's options: those of its recipe, and those that all trials share."""
     recipe = plan.recipes[trial.task]
     return EncoderTrainingArguments(
         output_dir=str(folder / MODEL),
@@ -136,17 +138,20 @@ class _Trained:
         run: The record of the training run.
         scores: Scores of the validation rows.
         score: Scores other rows.
+        embeddings_trained: Whether the token embeddings learnt, most of a small decoder's parameters.
     """
 
     run: dict[str, Any]
     scores: np.ndarray
     score: Callable[[Split], np.ndarray]
+    embeddings_trained: bool
 
 
 def _train(plan: Plan, trial: Trial, data: TaskData, root: Path) -> _Trained:
     """Train `main` or `encoder`; goes on from the last checkpoint, or from the model, of a killed trial."""
-    args = _arguments(plan, trial, root / trial.folder)
+    args = training_arguments(plan, trial, root / trial.folder)
     output = Path(str(args.output_dir))
+    embeddings = args.tune == "full" and args.train_embeddings
 
     def score(split: Split) -> np.ndarray:
         device = encoder.device.type
@@ -156,7 +161,7 @@ def _train(plan: Plan, trial: Trial, data: TaskData, root: Path) -> _Trained:
     if (output / RUN_FILE).is_file():  # only what comes after training was interrupted
         encoder = Encoder.from_pretrained(output)
         run = json.loads((output / RUN_FILE).read_text(encoding="utf-8"))
-        return _Trained(run, score(data.judged_by), score)
+        return _Trained(run, score(data.judged_by), score, embeddings)
     make = established_encoder if trial.arm == "encoder" else main_encoder
     encoder = make(plan, data.task, trial.seed)
     parent = plan.parent(trial)
@@ -164,13 +169,13 @@ def _train(plan: Plan, trial: Trial, data: TaskData, root: Path) -> _Trained:
         _start_from(encoder, root / parent.folder / MODEL)
     resume = last_checkpoint(checkpoint_folder(output)) is not None
     result = train(encoder, data, args, resume=resume, overwrite=True)
-    return _Trained(result.run, result.scores, score)
+    return _Trained(result.run, result.scores, score, embeddings)
 
 
 def _train_stock(plan: Plan, trial: Trial, data: TaskData, root: Path) -> _Trained:
-    classifier = StockClassifier(plan, trial, data, root / trial.folder / MODEL)
+    classifier = StockClassifier(plan, data, training_arguments(plan, trial, root / trial.folder))
     run = classifier.train()
-    return _Trained(run, classifier.score(data.judged_by), classifier.score)
+    return _Trained(run, classifier.score(data.judged_by), classifier.score, classifier.embeddings_trained)
 
 
 def _start_from(encoder: Encoder, folder: Path) -> None:

@@ -67,8 +67,8 @@ class RecipeOptions:
         max_train_rows: Train on at most this many rows of each task, drawn with the trial's seed.
         max_validation_rows: Judge by at most this many rows of each split; for a first look only.
         bf16: Compute in bfloat16 (weights stay float32); by default where the machine does so natively.
-        args: Any other field of EncoderTrainingArguments: --args.KEY VALUE, e.g. --args.tune lora; not for
-            the stock classifier.
+        args: Any other field of EncoderTrainingArguments: --args.KEY VALUE, e.g. --args.tune lora; for the
+            stock classifier those that transformers' own TrainingArguments has too.
     """
 
     learning_rate: float | None = None
