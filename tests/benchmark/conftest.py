@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -65,6 +67,24 @@ def suite_data(tmp_path_factory) -> Path:
             text = "".join(json.dumps(row) + "\n" for row in rows)
             (folder / f"{split}_sample.jsonl").write_text(text)
     return root
+
+
+@pytest.fixture
+def own_data(suite_data, tmp_path) -> Path:
+    """A copy to change."""
+    return Path(shutil.copytree(suite_data, tmp_path / "suites"))
+
+
+@pytest.fixture
+def official_tests(own_data, monkeypatch) -> Path:
+    """Data whose test splits pass for the official ones, which have six rows then."""
+    for name, task in list(TASKS.items()):
+        folder = own_data / ("superglue" if "super" in task.hub[0] else "glue") / task.hub[1]
+        for split in task.test_splits:
+            (folder / f"{split}_sample.jsonl").rename(folder / f"{split}.jsonl")
+        rows = {**task.official_rows, **dict.fromkeys(task.test_splits, 6)}
+        monkeypatch.setitem(TASKS, name, replace(task, official_rows=rows))
+    return own_data
 
 
 @pytest.fixture(scope="session")

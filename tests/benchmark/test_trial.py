@@ -13,8 +13,9 @@ from transformers import EarlyStoppingCallback
 
 from gemma_encoder.benchmark import Trial, collect
 from gemma_encoder.benchmark.stock import StockClassifier
-from gemma_encoder.benchmark.submission import FILES
+from gemma_encoder.benchmark.submission import FILES, zip_answers
 from gemma_encoder.benchmark.trial import run_trial, training_arguments
+from gemma_encoder.errors import DataError
 from gemma_encoder.evaluation import compute_metrics
 from gemma_encoder.tasks import TASKS, load_task
 from gemma_encoder.tasks.superglue import SUPERGLUE
@@ -23,8 +24,9 @@ TRAINED = [name for name, task in TASKS.items() if task.trained_on is None]
 
 
 @pytest.mark.parametrize("name", TRAINED)
-def test_every_task_end_to_end(plan_of, tmp_path, name):
-    plan = plan_of("superglue" if name in SUPERGLUE else "glue", submission=True)
+def test_every_task_end_to_end(plan_of, tmp_path, official_tests, name):
+    suite = "superglue" if name in SUPERGLUE else "glue"
+    plan = plan_of(suite, submission=True, data_dir=str(official_tests))
     plan.write(tmp_path)
     record = run_trial(plan, Trial(name, "main", 0), tmp_path)
     answered = {path.name for path in tmp_path.glob("trials/*/main/seed-0/submission/*")}
@@ -41,15 +43,59 @@ def test_every_task_end_to_end(plan_of, tmp_path, name):
         if task.trained_on == name and other != "ax"  # whose labels are hidden
     ]
     assert splits == expected
+    ax = {"task": "ax", "split": "test", "why": "its labels are hidden"}
+    assert record["left_out"] == ([ax] if name == "mnli" else []) and record["unanswered"] == []
     for result in record["results"]:
         task = TASKS[result["task"]]
         assert tuple(result["metrics"]) == tuple(result["baseline"]) == task.metrics
-        assert "not the official" in result["note"]
+        assert ("not the official" in result["note"]) == (task.trained_on is None)
         with np.load(tmp_path / "trials" / name / "main" / "seed-0" / result["scores"]) as kept:
             data = {key: kept[key] for key in kept.files}
         scores, labels = data.pop("scores"), data.pop("labels")
         assert compute_metrics(task.metrics, scores, labels, **data) == pytest.approx(result["metrics"])
     assert "not the official train split" in record["train_note"]
+
+
+def test_a_split_that_is_not_there_is_told(plan_of, tmp_path, own_data):
+    (own_data / "glue" / "mnli" / "validation_mismatched_sample.jsonl").unlink()
+    plan = plan_of("glue", tasks=("mnli",), data_dir=str(own_data))
+    record = run_trial(plan, Trial("mnli", "main", 0), tmp_path)
+    why = "it is not among the data"
+    assert record["left_out"] == [{"task": "mnli", "split": "validation_mismatched", "why": why}]
+    assert [result["split"] for result in record["results"]] == ["validation_matched"]
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "says"),
+    [
+        ("validation_mismatched", 6 * ['"label": 0'], "has 9,832 rows, this file has 6"),
+        ("validation_mismatched_sample", ['"label": 0', '"label": '], "broken JSON.*line 2"),
+        ("validation_mismatched_sample", ['"label": 0', '"label": 7'], "'7' is not one of.*line 2"),
+        ("validation_mismatched_sample", ['"label": -1', '"label": 0'], "no label.*line 1"),
+    ],
+)
+def test_bad_rows_to_be_judged_by_end_a_trial_before_it_trains(plan_of, tmp_path, own_data, name, rows, says):
+    text = "".join(f'{{"premise": "a", "hypothesis": "b", {row}}}\n' for row in rows)
+    (own_data / "glue" / "mnli" / f"{name}.jsonl").write_text(text)
+    plan, trial = plan_of("glue", tasks=("mnli",), data_dir=str(own_data)), Trial("mnli", "main", 0)
+    with pytest.raises(DataError, match=says):
+        run_trial(plan, trial, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_part_of_a_test_set_is_not_answered(plan_of, tmp_path):
+    plan = plan_of("glue", submission=True)
+    record = run_trial(plan, Trial("cola", "main", 0), tmp_path)
+    why = "test_sample: 6 rows, not the official test split of 1,063"
+    assert record["unanswered"] == [{"task": "cola", "split": "test", "why": why}]
+    written, (missing,) = zip_answers(plan, tmp_path)
+    assert not written and f"CoLA.tsv ({why}), SST-2.tsv, " in missing
+
+
+def test_a_suite_that_starts_from_mnli_does_not_answer_it(plan_of, tmp_path, official_tests):
+    plan = plan_of("superglue", submission=True, warm_start=True, data_dir=str(official_tests))
+    record = run_trial(plan, Trial("mnli", "main", 0), tmp_path)
+    assert record["unanswered"] == [] and not list(tmp_path.glob("trials/**/submission"))
 
 
 @pytest.mark.parametrize("arm", ["stock", "encoder"])

@@ -14,7 +14,8 @@ from ..tasks import DataSource, get_task
 from .suites import Suite, get_suite
 
 Arm = Literal["main", "stock", "encoder"]
-PLAN_FILE = "plan.json"
+PLAN_FILE, RESULT_FILE = "plan.json", "trial.json"
+"""The files of a benchmark and of each of its trials."""
 
 WARM_START_TASK = "mnli"
 
