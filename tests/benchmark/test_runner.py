@@ -9,13 +9,16 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from gemma_encoder.benchmark import Plan, Trial, collect, run_plan
 from gemma_encoder.benchmark.report import markdown, page, table, write_report
 from gemma_encoder.benchmark.trial import run_trial
 from gemma_encoder.errors import ConfigError
+from gemma_encoder.training.checkpoint_folder import last_checkpoint
 
 
 def test_trials_come_seed_by_seed_and_parents_first(plan_of):
@@ -125,6 +128,32 @@ def test_a_kill_loses_no_finished_trial_and_the_next_run_goes_on(plan_of, tmp_pa
     progress = run_plan(plan, tmp_path, poll_seconds=0.1)
     assert len(progress.done) == 3
     assert {path: path.stat().st_mtime_ns for path in first} == first
+
+
+@pytest.mark.parametrize("arm", ["main", "stock"])
+def test_a_trial_killed_while_it_trains_goes_on_from_its_checkpoint(plan_of, tmp_path, arm):
+    plan, trial = plan_of("glue", tasks=("rte",), arms=("main", "stock")), Trial("rte", arm, 0)
+    plan = replace(plan, recipes={"rte": {**plan.recipes["rte"], "num_train_epochs": 12}})
+    plan.write(tmp_path)
+    command = [sys.executable, "-m", "gemma_encoder.benchmark", str(tmp_path), "rte", arm, "0"]
+    checkpoints = tmp_path / trial.folder / "model.checkpoints"
+    process = subprocess.Popen(command)
+    while last_checkpoint(checkpoints) is None and process.poll() is None:
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    killed_at = Path(str(last_checkpoint(checkpoints))).name
+    assert not (tmp_path / trial.folder / "trial.json").exists() and killed_at != "checkpoint-24"
+
+    record = run_trial(plan, trial, tmp_path)
+    assert record["resumed"] is True and record["run"]["resumed_from"] == killed_at
+    through = run_trial(plan, trial, tmp_path / "through")
+    assert through["resumed"] is False and through["run"]["steps"] == record["run"]["steps"] == 24
+    scores = [
+        np.load(root / trial.folder / record["results"][0]["scores"])["scores"]
+        for root in (tmp_path, tmp_path / "through")
+    ]
+    np.testing.assert_allclose(*scores, rtol=1e-4, atol=1e-5)
 
 
 def test_a_failed_trial_is_named_and_stops_no_other(plan_of, tmp_path, suite_data):
