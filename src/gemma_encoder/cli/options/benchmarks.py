@@ -21,7 +21,8 @@ class BenchmarkOptions:
         encoder_model: The established encoder, a folder or hub id, for --baselines.
         recipe: YAML file with hyper-parameters and numbers of rows for some tasks, in the form of ours
             (docs/benchmark.md); options on the command line come before it.
-        warm_start: RTE, MRPC and STS-B (SuperGLUE: RTE and CB) start from the seed's model of MNLI.
+        warm_start: RTE, MRPC and STS-B (SuperGLUE: RTE and CB) start from the seed's model of MNLI; the stock
+            classifier doesn't.
         wnli: Count WNLI in GLUE's average.
         jobs: Trials side by side; they share the cores.
         budget_minutes: Begin no trial that would probably end later than this.
