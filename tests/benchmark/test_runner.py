@@ -81,27 +81,30 @@ def test_a_benchmark_runs_reports_and_goes_on_with_more(plan_of, tmp_path):
     assert {path: path.read_bytes() for path in before} == before, "finished trials are not run again"
 
     results = collect(tmp_path, resamples=99)
-    assert not results.missing and results.averages == {"main": None, "encoder": None}
+    assert not results.missing and [each.score for each in results.averages.values()] == [None, None]
     rows = {(row["task"], row["model"]): row for row in table(results)}
     assert list(rows) == [
         ("mnli", "this model"),
         ("mnli", "established encoder"),
+        ("mnli", "majority"),
         ("rte", "this model"),
         ("rte", "established encoder"),
+        ("rte", "majority"),
     ]
     row = rows[("mnli", "established encoder")]
     assert row["seeds"] == "2" and "±" in row["score"] and row["difference"] and 0 <= float(row["p"]) <= 1
-    assert row["train rows"] == "8 (part)" and "not the official" in row["rows"]
+    assert row["train rows"] == "8 (part)" and "not the official" in row["notes"]
     assert "Trained on a part of the official rows" in markdown(results)
     # COPA's 400 questions are 800 rows; a diagnostic was trained on another task's rows.
     copa = replace(results.tasks[0], task="copa", train_rows=800, trained_on_all=True)
     axb = replace(results.tasks[0], task="axb", train_rows=500)
-    assert [row["train rows"] for row in table(replace(results, tasks=[copa, axb]))] == ["800", "500 (part)"]
+    rows_of = [row["train rows"] for row in table(replace(results, tasks=[copa, axb]))]
+    assert rows_of == ["800", "", "500 (part)", ""], "the majority learns nothing"
     assert "Trained on a part" not in markdown(replace(results, tasks=[copa]))
     assert "validation_mismatched: accuracy" in row["metrics"]
     assert "No average: only mnli, ax, rte were asked for." in markdown(results)
     whole = replace(results, plan=replace(results.plan, tasks=results.plan.of_suite.tasks))
-    assert [row["score"] for row in table(whole)[-2:]] == ["tasks are missing"] * 2
+    assert [row["score"] for row in table(whole)[-2:]] == ["none"] * 2
     written = write_report(results, tmp_path)
     assert {path.name for path in written} >= {"results.json", "results.md", "results.html"}
     for text in (markdown(results), page(results, None)):

@@ -51,6 +51,7 @@ def test_a_smoke_run_of_the_bundled_tasks_and_its_report(run, decoder_folder, tm
     status, printed, err = run(*command)
     assert status == 0, err
     assert "1/2 sst2, main, seed 0: sst2 accuracy 0." in err and "a first look, no result" in printed
+    assert "min; trained or judged on other than the official rows)" in err
     results = json.loads((folder / "results.json").read_text())
     assert [task["task"] for task in results["tasks"]] == ["sst2", "wnli"]
     assert {task["train_rows"] for task in results["tasks"]} == {32}
@@ -100,7 +101,8 @@ def test_an_encoder_is_no_decoder_and_a_folder_without_a_plan_no_benchmark(refus
 def test_the_live_table_shows_what_ended_runs_and_waits():
     plan = plan_of(tasks=["cola", "rte"], seeds=2)
     trials = plan.trials()
-    done = {trials[0]: {"results": [{"metrics": {"matthews": 0.5}}]}}
+    result = {"task": "cola", "metrics": {"matthews": 0.5}, "note": ""}
+    done = {trials[0]: {"trial": {"task": "cola"}, "train_note": "", "results": [result]}}
     progress = Progress(done, {trials[1]: 0.0}, {trials[2]: "broken"}, [trials[3]])
     text = StringIO()
     Console(file=text, width=100).print(_live_table(plan, progress))
@@ -108,3 +110,10 @@ def test_the_live_table_shows_what_ended_runs_and_waits():
     cola, rte = (line for line in text.getvalue().splitlines() if "cola" in line or "rte" in line)
     assert "50.0" in cola and "failed" in cola and "min" in rte and "-" in rte
     assert trials[1] == Trial("rte", "main", 0)
+    assert "*" not in text.getvalue()
+    for other in ({"train_note": "a part"}, {"results": [{**result, "note": "heldout_from_train"}]}):
+        progress.done[trials[0]] = {**done[trials[0]], **other}
+        Console(file=text, width=100).print(_live_table(plan, progress))
+        assert text.getvalue().endswith("* trained or judged on other than the official rows\n")
+        assert "50.0*" in text.getvalue()
+        text.truncate(0)

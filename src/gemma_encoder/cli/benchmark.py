@@ -237,7 +237,8 @@ def _live_table(plan: Plan, progress: Progress) -> Any:
     from rich.console import Group
     from rich.table import Table
 
-    from ..benchmark.report import ARM_TITLES
+    from ..benchmark.judged import has_other_rows
+    from ..benchmark.report import ARM_TITLES, MARK, MARK_MEANS
 
     ended = len(progress.done) + len(progress.failed)
     total = ended + len(progress.running) + len(progress.waiting)
@@ -253,8 +254,9 @@ def _live_table(plan: Plan, progress: Progress) -> Any:
             parts = []
             for trial in (trial for trial in trials if (trial.task, trial.arm) == (task, arm)):
                 if trial in progress.done:
-                    first = progress.done[trial]["results"][0]["metrics"]
-                    parts.append(f"{100 * next(iter(first.values())):.1f}")
+                    record = progress.done[trial]
+                    first = next(iter(record["results"][0]["metrics"].values()))
+                    parts.append(f"{100 * first:.1f}{MARK if has_other_rows(record) else ''}")
                 elif trial in progress.failed:
                     parts.append("[red]failed[/red]")
                 elif trial in progress.running:
@@ -263,13 +265,18 @@ def _live_table(plan: Plan, progress: Progress) -> Any:
                     parts.append("[dim]-[/dim]")
             cells.append("  ".join(parts))
         table.add_row(task, *cells)
-    return Group(title, table)
+    any_marked = any(has_other_rows(record) for record in progress.done.values())
+    return Group(title, table, *([f"{MARK} {MARK_MEANS}"] if any_marked else []))
 
 
 def _scores(record: dict[str, Any]) -> str:
+    from ..benchmark.judged import has_other_rows
+    from ..benchmark.report import MARK_MEANS
+
     shown = [
         f"{result['task']} {name} {value:.4f}"
         for result in record["results"]
         for name, value in result["metrics"].items()
     ]
-    return f"{', '.join(shown)} ({record['minutes']:.1f} min)"
+    other_rows = f"; {MARK_MEANS}" if has_other_rows(record) else ""
+    return f"{', '.join(shown)} ({record['minutes']:.1f} min{other_rows})"
