@@ -86,7 +86,10 @@ def describe(results: Results) -> list[str]:
     ]
     if plan.warm_start:
         names = ", ".join(plan.of_suite.warm_start)
-        lines.append(f"Warm start: {names} begin from the same arm and seed's model of MNLI.")
+        lines.append(
+            f"Warm start: {names} begin from the same arm and seed's model of MNLI; the stock classifier "
+            "doesn't."
+        )
     if any(result.notes for result in results.tasks):
         lines.append(f"`{MARK}` behind a score: {MARK_MEANS}, see the notes.")
     if not all(result.trained_on_all for result in results.tasks):
