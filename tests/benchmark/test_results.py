@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from gemma_encoder.benchmark import Plan, Trial, collect
+from gemma_encoder.benchmark.paired import majority_metrics
 from gemma_encoder.benchmark.report import describe, figure, markdown, page, table, to_dict
 from gemma_encoder.cli.report import write_and_print
 from gemma_encoder.evaluation import compute_metrics, majority_baseline
@@ -207,6 +208,23 @@ def test_the_main_model_is_compared_with_the_majority(write):
     assert results.tasks[0].against_majority.p_value == pytest.approx(2 / 8)
     row = row_of(results, "rte", "majority")
     assert (row["score"], row["difference"], row["p"]) == ("62.5", "+37.5", "0.250")
+
+
+def test_guesses_are_not_above_a_majority_whose_f1_is_nothing(write):
+    """QQP's majority has an F1 of 0: guesses that know nothing have a better one, and a worse accuracy."""
+    results = collect(write(["qqp"], seeds=3), resamples=99)
+    (result,) = results.tasks
+    accuracy = result.metrics["accuracy"][0] - 5 / 8
+    assert result.against_majority.difference == pytest.approx(accuracy)
+    row = row_of(results, "qqp", "majority")
+    assert row["metrics"] == "difference of accuracy" and row["difference"] == f"{100 * accuracy:+.1f}"
+
+
+def test_by_what_a_model_is_compared_with_the_majority():
+    assert majority_metrics("multirc") == ()
+    assert majority_metrics("axg") == majority_metrics("cb") == majority_metrics("mnli") == ("accuracy",)
+    assert majority_metrics("stsb") == ("pearson", "spearman")
+    assert majority_metrics("record") == ("answer_f1", "answer_exact_match")
 
 
 def test_a_mean_has_no_correlation_and_a_model_is_compared_with_it_all_the_same(write):

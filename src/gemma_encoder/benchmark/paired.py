@@ -14,7 +14,7 @@ from ..evaluation import compute_metrics
 from ..evaluation.baseline import majority_scores
 from ..evaluation.comparison import Comparison, compare
 from ..evaluation.confusion import FROM_CONFUSION, confusion
-from ..tasks import get_task
+from ..tasks import Task, get_task
 from .judged import Judged, common_splits
 
 MANY_ROWS = 100_000
@@ -35,11 +35,25 @@ def against(main: Sequence[Judged], other: Sequence[Judged], resamples: int) -> 
     loaded = [[judged.load(split) for split in splits] for judged in (*main, *other)]
     _check_same_rows(loaded)
     scores = [_below_each_other(data) for data in loaded]
-    return _compare(main[0].task, loaded[0], scores[: len(main)], scores[len(main) :], resamples)
+    task = get_task(main[0].task)
+    return _compare(task, task.metrics, loaded[0], scores[: len(main)], scores[len(main) :], resamples)
+
+
+def majority_metrics(task: str) -> tuple[str, ...]:
+    """By what a model is compared with the majority: accuracy where the task has it, else all of its metrics.
+
+    None on MultiRC: the majority's F1 is 0 there, and any other answers lift it, right or not. For the same
+    reason F1 doesn't count beside accuracy, nor does gender parity, which is perfect for a constant.
+    """
+    names = get_task(task).metrics
+    if "accuracy" in names:
+        return ("accuracy",)
+    return () if "f1" in names else names
 
 
 def against_majority(main: Sequence[Judged], resamples: int) -> Comparison:
-    """The same against the predictor that knows no text and gives one answer to every row of a split.
+    """The main model against the predictor that knows no text and gives one answer to every row of a split,
+    by `majority_metrics`, of which there must be one.
 
     Raises:
         DataError: Seeds weren't judged by the same rows, or scores are missing.
@@ -56,7 +70,8 @@ def against_majority(main: Sequence[Judged], resamples: int) -> Comparison:
     scores = [_below_each_other(data) for data in loaded]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # that a constant has no correlation is no news
-        return _compare(task.name, loaded[0], scores, [np.concatenate(constant)], resamples)
+        names = majority_metrics(task.name)
+        return _compare(task, names, loaded[0], scores, [np.concatenate(constant)], resamples)
 
 
 def _check_same_rows(loaded: Sequence[Sequence[Columns]]) -> None:
@@ -71,22 +86,25 @@ def _below_each_other(splits: Sequence[Columns]) -> np.ndarray:
 
 
 def _compare(
-    task: str,
+    task: Task,
+    metrics: Sequence[str],
     splits: Sequence[Columns],
     first: Sequence[np.ndarray],
     second: Sequence[np.ndarray],
     resamples: int,
 ) -> Comparison:
-    statistic, groups = _statistic(task, splits)
+    statistic, groups = _statistic(task, metrics, splits)
     if len(groups) > MANY_ROWS:
         resamples //= 10
     return compare(first, second, statistic, groups=groups, resamples=resamples)
 
 
-def _statistic(task: str, splits: Sequence[Columns]) -> tuple[Callable[[np.ndarray], float], Any]:
-    """The task's one number as a function of the scores of all its splits, one below the other."""
-    names = get_task(task).metrics
-    classes = get_task(task).problem_type == "single_label_classification"
+def _statistic(
+    task: Task, names: Sequence[str], splits: Sequence[Columns]
+) -> tuple[Callable[[np.ndarray], float], Any]:
+    """The mean of metrics and splits as a function of the scores of all splits, one below the other; and
+    which of the rows are judged together."""
+    classes = task.problem_type == "single_label_classification"
     fast = [name for name in names if classes and name in FROM_CONFUSION]
     slow = [name for name in names if name not in fast]
     ends = np.cumsum([len(split["labels"]) for split in splits])[:-1]

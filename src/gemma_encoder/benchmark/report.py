@@ -13,6 +13,7 @@ from ..decoders import describe_decoder
 from ..evaluation.comparison import Comparison
 from ..json_files import write_json
 from ..tasks import get_task
+from .paired import majority_metrics
 from .plan import Arm, Plan
 from .results import TRAIN_NOTE, Average, Interval, Results, TaskResult
 from .suites import counted_tasks
@@ -78,10 +79,14 @@ def describe(results: Results) -> list[str]:
     if "encoder" in plan.arms:
         lines.append(f"Established encoder: {plan.encoder_model}, same trainer, rows, steps and seeds.")
     lines += [
-        "Majority: the commonest class, the mean or the commonest place, whatever the text.",
         (
             "Difference: this model less the other one, on the same rows; p from a paired permutation test "
             "over rows, seeds averaged, two-sided, not corrected for the number of tasks."
+        ),
+        (
+            "Majority: the commonest class, the mean or the commonest place, whatever the text. The "
+            "difference from it is one of accuracy where the task has it, else of the score; "
+            "MultiRC has none."
         ),
     ]
     if plan.warm_start:
@@ -198,11 +203,13 @@ def _row(result: TaskResult) -> dict[str, str]:
 
 def _majority_row(first: TaskResult) -> dict[str, str]:
     """The majority on the rows that a task's first model, the main one if it is there, is judged by."""
+    names = majority_metrics(first.task)
     notes = [note for note in first.notes if not note.startswith(TRAIN_NOTE)]
     return dict.fromkeys(COLUMNS, "") | {
         "task": first.task,
         "model": "majority",
         "score": _marked(f"{100 * first.majority:.1f}", notes),
+        "metrics": "difference of accuracy" if "accuracy" in names and len(first.metrics) > 1 else "",
         **_compared(first.against_majority),
         "notes": "; ".join(notes) or "official rows",
     }

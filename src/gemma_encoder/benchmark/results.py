@@ -13,7 +13,7 @@ from ..errors import DataError
 from ..evaluation import mean_interval
 from ..evaluation.comparison import Comparison
 from .judged import Judged, LeftOut, common_splits, judged_tasks, left_out
-from .paired import against, against_majority
+from .paired import against, against_majority, majority_metrics
 from .plan import Arm, Plan, Trial
 from .runner import finished
 from .suites import counted_tasks, suite_average
@@ -45,7 +45,8 @@ class TaskResult:
         minutes: Mean time of the trials that ran in one go; None if none did.
         tokens_per_second: Mean training speed.
         against: The main model's score less this one's, on the same rows; None for the main model itself.
-        against_majority: Of the main model: its score less the majority's, on the same rows.
+        against_majority: Of the main model: what it has more than the majority on the same rows, by
+            `paired.majority_metrics`; None where these are none.
         not_compared: Why a comparison that should be there is not.
     """
 
@@ -152,9 +153,9 @@ def _over_seeds(seeds: Sequence[Judged], main: Sequence[Judged], arm: Arm, resam
     speeds = [judged.record["run"].get("tokens_per_second") for judged in seeds]
     compared: Comparison | None = None
     above_majority, why_not = None, ""
-    if arm == "main":
+    if arm == "main" and majority_metrics(first.task):
         above_majority, why_not = _try(lambda: against_majority(seeds, resamples))
-    elif main:
+    elif arm != "main" and main:
         compared, why_not = _try(lambda: against(main, seeds, resamples))
     return TaskResult(
         task=first.task,
