@@ -53,7 +53,7 @@ def test_a_list_as_it_is_written(write):
         {"query": "q", "positive_passages": [{"docid": "1", "title": "", "text": "a"}],
          "negative_passages": [{"docid": "2", "text": "b"}, {"docid": "3", "text": "c"}]},  # Tevatron
         {"query": "q", "passages": {"is_selected": [1, 0, 0], "passage_text": ["a", "b", "c"]}},  # MS MARCO
-        {"query": "q", "pos": ["a", "a"], "neg": ["b", "a", "c"]},  # what comes twice counts once
+        {"query": "q", "pos": ["a", "a"], "neg": ["b", "c", "b"]},  # what comes twice counts once
     ],
 )  # fmt: skip
 def test_the_forms_of_hard_negatives(record):
@@ -99,6 +99,26 @@ def test_a_changed_file_is_read_again(write):
         ({"query": "q", "documents": ["a"], "labels": ["high"]}, "a label is 'high'"),
         ({"query": "q", "documents": [{"text": "a", "label": 1}, {"text": "b"}]}, "some have none"),
         ({"query": ["q"], "pos": ["a"]}, "holds a list, not a text"),
+        # Which of two documents with one id is meant, or whether a text is relevant, nobody can tell.
+        (
+            {"query": "q", "documents": [{"id": "d", "text": "a"}, {"id": "d", "text": "b"}]},
+            "document 'd' comes",
+        ),
+        (
+            {"query": "q", "documents": [{"id": 1, "text": "a"}, {"id": "1", "text": "b"}]},
+            "document '1' comes",
+        ),
+        (
+            {
+                "query": "q",
+                "documents": [{"id": "d", "text": "a", "label": 0}, {"id": "d", "text": "a", "label": 2}],
+            },
+            "document 'd' comes twice, with the labels 0.0 and 2.0",
+        ),
+        ({"query": "q", "pos": ["a"], "neg": ["b", "a"]}, "with the labels 1.0 and 0.0 (text: 'a')"),
+        ({"query": "q", "documents": [{"id": "", "text": "a"}]}, "the id in 'id' is empty"),
+        ({"query": "q", "documents": [{"id": ["x"], "text": "a"}]}, "'id' holds a list"),
+        ({"query": "q", "query_id": " ", "pos": ["a"]}, "the id in 'query_id' is empty"),
     ],
 )
 def test_a_bad_record_is_named(write, record, says):

@@ -33,10 +33,11 @@ def from_records(records: Iterable[tuple[int, Mapping[str, Any]]], place: str) -
     * positives and negatives (`pos`, `neg` and their longer names; a text, texts, or objects; `negative_1`,
       `negative_2` ... are negatives too), which get the labels 1 and 0.
 
-    Documents without an id are called by a hash of their text, those of a query that come twice count once.
+    Documents without an id are called by a hash of their text. One that comes twice in a list counts once.
 
     Raises:
-        DataError: A record has none of these.
+        DataError: A record has none of these, an id is empty, or a document comes again with another text or
+            label.
     """
     for number, record in records:
         try:
@@ -53,7 +54,7 @@ def _list_of(record: Mapping[str, Any], otherwise: str) -> CandidateList:
     if not query.strip():
         raise DataError(f"column {name!r} is empty", fix="give the query a text, or leave the record out")
     id_name = first_of(record, QUERY_ID_NAMES)
-    query_id = otherwise if id_name is None else str(record[id_name])
+    query_id = otherwise if id_name is None else _id(record, id_name)
     documents_name = first_of(record, DOCUMENTS_NAMES)
     found: list[tuple[str, str, float | None]]
     if documents_name is not None:
@@ -64,9 +65,7 @@ def _list_of(record: Mapping[str, Any], otherwise: str) -> CandidateList:
             raise _no_list(record, f"neither documents nor a positive ({', '.join(POSITIVE_NAMES)})")
         found = [(*_document(each), 1.0) for each in positives]
         found += [(*_document(each), 0.0) for each in negatives]
-    once: dict[str, tuple[str, float | None]] = {}
-    for name, text, label in found:
-        once.setdefault(name, (text, label))
+    once = _once(found)
     labels = [label for _, label in once.values() if label is not None]
     if labels and len(labels) < len(once):
         raise DataError("some of the documents have a label and some have none", fix="label all or none")
@@ -77,6 +76,24 @@ def _list_of(record: Mapping[str, Any], otherwise: str) -> CandidateList:
         tuple(text for text, _ in once.values()),
         tuple(labels) or None,
     )
+
+
+def _once(found: Iterable[tuple[str, str, float | None]]) -> dict[str, tuple[str, float | None]]:
+    """Documents by id, those that come twice once; which of two that differ is meant, nobody can tell."""
+    once: dict[str, tuple[str, float | None]] = {}
+    for name, text, label in found:
+        known = once.setdefault(name, (text, label))
+        if known[0] != text:
+            raise DataError(
+                f"document {name!r} comes twice, with the texts {known[0]!r:.60} and {text!r:.60}",
+                fix="give every document an id of its own",
+            )
+        if known[1] != label:
+            raise DataError(
+                f"document {name!r} comes twice, with the labels {known[1]} and {label} (text: {text!r:.60})",
+                fix="leave one of them out; a positive can't be a negative too",
+            )
+    return once
 
 
 def _judged(record: Mapping[str, Any], name: str) -> list[tuple[str, str, float | None]]:
@@ -120,7 +137,14 @@ def _document(each: Any) -> tuple[str, str]:
         raise DataError(f"a document is {each!r:.60}", fix="make it a text, or an object with text")
     text = join_title(each.get("title"), text_of(dict(each), "text", ""))
     name = first_of(each, DOCUMENT_ID_NAMES)
-    return (_called(text) if name is None else str(each[name])), text
+    return (_called(text) if name is None else _id(each, name)), text
+
+
+def _id(record: Mapping[str, Any], name: str) -> str:
+    found = text_of(dict(record), name, "")
+    if not found.strip():
+        raise DataError(f"the id in {name!r} is empty", fix="give one, or leave the column out")
+    return found
 
 
 def join_title(title: Any, text: str) -> str:
