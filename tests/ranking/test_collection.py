@@ -105,3 +105,17 @@ def test_bad_lines_are_named(tmp_path, lines, read, says):
     path.write_text("\n".join(lines) + "\n")
     with pytest.raises(DataError, match=says):
         read(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("a\ttitle\tx", "3 fields, without a header they are _id, text.*line 1"),
+        ("docid\tbody", "no id or no text"),
+    ],
+)
+def test_a_first_line_of_another_form_is_not_lost(tmp_path, line, says):
+    path = tmp_path / "corpus.tsv"
+    path.write_text(f"{line}\nb\ty\n")
+    with pytest.raises(DataError, match=says):
+        Corpus(path)

@@ -384,7 +384,7 @@ class RunLists(Lists):
 
 
 def _named_texts(path: Path) -> Iterator[tuple[int, tuple[str, str]]]:
-    for number, record in iter_records(path, header=("_id", "text")):
+    for number, record in iter_records(path, header=("_id", "text"), known=ID_NAMES):
         name = first_of(record, ID_NAMES)
         place = f"{path}, line {number}"
         if name is None or "text" not in record:
