@@ -72,6 +72,40 @@ def test_triples(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("header", ["", "query\tpositive\tnegative\n"])
+def test_triples_of_ids_are_not_learnt_as_texts(tmp_path, header):
+    path = tmp_path / "qidpidtriples.tsv"
+    path.write_text(header + "1185869\t1185869\t2942565\n")
+    with pytest.raises(DataError, match=r"are numbers: 1185869, 1185869, 2942565.*--collection"):
+        read_lists(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "lines", "documents"),
+    [
+        ("st.csv", ["anchor,positive,negative", '"q, r",a,b'], ("a", "b")),
+        ("st.tsv", ["question\tpositive\tnegative_1\tnegative_2", "q, r\ta\tb\tc"], ("a", "b", "c")),
+        ("st.csv", ["query,positive,negative_1,negative_2", '"q, r",a,b,'], ("a", "b")),  # fewer negatives
+        ("st.tsv", ["question\tpositives", "q, r\ta"], ("a",)),  # no column of the headerless triples
+    ],
+)
+def test_tables_with_a_header(tmp_path, name, lines, documents):
+    path = tmp_path / name
+    path.write_text("".join(f"{line}\n" for line in lines))
+    (made,) = read_lists(path)
+    assert (made.query, made.documents) == ("q, r", documents)
+    assert made.labels == (1.0,) + (0.0,) * (len(documents) - 1)
+
+
+def test_a_headerless_first_line_of_other_columns_is_refused(tmp_path):
+    path = tmp_path / "triples.tsv"
+    path.write_text("what is\ta bank\td\te\nq\ta\tb\n")
+    with pytest.raises(
+        DataError, match=r"4 fields, without a header they are query, positive, negative.*line 1"
+    ):
+        read_lists(path)
+
+
 def test_graded_labels_and_scores_of_a_teacher_are_kept():
     documents = [{"text": "a", "score": -3.25}, {"text": "b", "score": 7.5}]
     assert one({"query": "q", "documents": documents}).labels == (-3.25, 7.5)

@@ -21,6 +21,8 @@ POSITIVE_NAMES = ("pos", "positive", "positives", "positive_passages")
 NEGATIVE_NAMES = ("neg", "negative", "negatives", "negative_passages", "hard_negatives")
 DOCUMENT_ID_NAMES = ("id", "_id", "docid", "doc_id", "pid")
 LABEL_NAMES = ("label", "score", "relevance")
+COLUMN_NAMES = (*QUERY_NAMES, *QUERY_ID_NAMES, *DOCUMENTS_NAMES, *POSITIVE_NAMES, *NEGATIVE_NAMES)
+"""What tells the header of a CSV or TSV file from a row."""
 
 
 def from_records(records: Iterable[tuple[int, Mapping[str, Any]]], place: str) -> Iterator[CandidateList]:
@@ -123,8 +125,11 @@ def _texts(record: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
     found: list[Any] = []
     for name in record:
         stem, _, number = name.rpartition("_")
-        if name in names or (stem in names and number.isdigit()):
+        numbered = stem in names and number.isdigit()
+        if name in names or numbered:
             value = record[name]
+            if numbered and value == "":  # a table whose rows have fewer negatives than its header
+                continue
             found += list(value) if isinstance(value, list | tuple) else [] if value is None else [value]
     return found
 
