@@ -7,6 +7,7 @@ import pytest
 from datasets import Dataset, disable_progress_bars
 
 from gemma_encoder.errors import ConfigError, DataError
+from gemma_encoder.ranking import list_files
 from gemma_encoder.ranking.list_files import read_lists
 from gemma_encoder.ranking.list_records import from_records
 from gemma_encoder.ranking.lists import CandidateList
@@ -53,6 +54,11 @@ def test_a_list_as_it_is_written(write):
         {"query": "q", "positive_passages": [{"docid": "1", "title": "", "text": "a"}],
          "negative_passages": [{"docid": "2", "text": "b"}, {"docid": "3", "text": "c"}]},  # Tevatron
         {"query": "q", "passages": {"is_selected": [1, 0, 0], "passage_text": ["a", "b", "c"]}},  # MS MARCO
+        {"query": "q", "docs": ["a", "b", "c"], "label": [True, False, False]},
+        {"query": "q", "documents": [{"text": text, "label": str(int(text == "a"))} for text in "abc"]},
+        {"question": "q", "answer": "a", "negative_1": "b", "negative_2": "c"},
+        {"query": "q", "answer": "short", "pos": "a", "neg": ["b", "c"]},
+        {"query": "q", "pos": ["a"], "neg": ["b", "c"], "pos_scores": None, "neg_scores": None},
         {"query": "q", "pos": ["a", "a"], "neg": ["b", "c", "b"]},  # what comes twice counts once
     ],
 )  # fmt: skip
@@ -112,11 +118,38 @@ def test_graded_labels_and_scores_of_a_teacher_are_kept():
     assert one({"query": "q", "documents": ["a", "b"]}).labels is None
 
 
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"query": "q", "pos": ["a"], "neg": ["b", "c"], "pos_scores": [5.5], "neg_scores": [1, "-2"]},
+        {"anchor": "q", "positive": "a", "negative_1": "b", "negative_2": "c", "scores": [5.5, 1, -2]},
+        {"anchor": "q", "positive": "a", "negative_1": "b", "negative_2": "c", "label": [5.5, 1, -2]},
+        {"query": "q", "pos": [{"text": "a", "score": 5.5}],
+         "neg": [{"text": "b", "score": 1}, {"text": "c", "score": -2}]},
+    ],
+)  # fmt: skip
+def test_scores_of_a_teacher_beside_positives_and_negatives(record):
+    made = one(record)
+    assert (made.documents, made.labels) == (("a", "b", "c"), (5.5, 1.0, -2.0))
+
+
 def test_a_changed_file_is_read_again(write):
     path = write({"query": "q", "pos": ["a"], "neg": ["b"]})
     assert len(read_lists(path)) == 1
     write({"query": "q", "pos": ["a"], "neg": ["b"]}, {"query": "r", "pos": ["a"], "neg": ["b"]})
     assert len(read_lists(path)) == 2
+
+
+def test_a_file_is_read_again_by_another_parser(write, monkeypatch):
+    path = write({"query": "q", "pos": ["a"], "neg": ["b"]})
+    read_lists(path)
+    calls = []
+    monkeypatch.setattr(list_files, "from_records", lambda *args: calls.append(1) or from_records(*args))
+    read_lists(path)
+    assert not calls
+    monkeypatch.setattr(list_files, "FORMAT", list_files.FORMAT + 1)
+    read_lists(path)
+    assert calls
 
 
 @pytest.mark.parametrize(
@@ -133,6 +166,19 @@ def test_a_changed_file_is_read_again(write):
         ({"query": "q", "documents": ["a"], "labels": ["high"]}, "a label is 'high'"),
         ({"query": "q", "documents": [{"text": "a", "label": 1}, {"text": "b"}]}, "some have none"),
         ({"query": ["q"], "pos": ["a"]}, "holds a list, not a text"),
+        ({"query": "q", "pos": ["a"], "neg": ["b"], "pos_scores": [1]}, "'neg_scores' is missing, for 1 doc"),
+        (
+            {"query": "q", "pos": ["a"], "neg": ["b"], "pos_scores": [1], "neg_scores": [1, 2]},
+            "has 2 labels: 1 doc",
+        ),
+        ({"query": "q", "positive": "a", "negative": "b", "scores": [1]}, "has 1 labels: 2 documents"),
+        (
+            {"query": "q", "positive": "a", "negative": "b", "label": 0.7},
+            "'label' is 0.7, no list, for 2 doc",
+        ),
+        ({"query": "q", "answer": "a", "label": 0}, "'label' is 0, no list, for 1 doc"),
+        ({"query": "q", "pos": ["a"], "neg": [{"text": "b", "score": 1}]}, "some have none"),
+        ({"query": "q", "documents": ["a"], "labels": ["nan"]}, "a label is 'nan'"),
         # Which of two documents with one id is meant, or whether a text is relevant, nobody can tell.
         (
             {"query": "q", "documents": [{"id": "d", "text": "a"}, {"id": "d", "text": "b"}]},

@@ -17,6 +17,8 @@ from .list_records import COLUMN_NAMES, from_records
 from .lists import FEATURES, CandidateList, CandidateLists
 
 TRIPLE = ("query", "positive", "negative")
+FORMAT = 2
+"""Of the lists in the cache: raise it when records are read in another way, so that no old ones are taken."""
 
 
 def read_lists(path: str | Path) -> CandidateLists:
@@ -39,6 +41,7 @@ def read_lists(path: str | Path) -> CandidateLists:
         raise DataError("this is a folder, not a file", where=str(file), fix="name a file in it")
     # Size and time make a changed file another one for the cache.
     known = {"path": str(file.absolute()), "size": stat.st_size, "changed": stat.st_mtime_ns}
+    known["format"] = FORMAT
     return CandidateLists(_on_disk(_of_file, known), str(file))
 
 
@@ -79,9 +82,8 @@ def hub_lists(name: str, split: str = "train", config: str | None = None) -> Can
         raise DataError(
             f"the data set {name} can't be had: {error}", fix="check name, config and split, or give a file"
         ) from error
-    return CandidateLists(
-        _on_disk(_of_rows, {"rows": rows, "name": f"{name}, {split}"}), f"hub: {name}, {split}"
-    )
+    known = {"rows": rows, "name": f"{name}, {split}", "format": FORMAT}
+    return CandidateLists(_on_disk(_of_rows, known), f"hub: {name}, {split}")
 
 
 def _on_disk(generator: Any, known: dict[str, Any]) -> Dataset:
@@ -95,7 +97,7 @@ def _on_disk(generator: Any, known: dict[str, Any]) -> Dataset:
     return rows
 
 
-def _of_file(path: str, size: int, changed: int) -> Iterator[dict[str, Any]]:
+def _of_file(path: str, size: int, changed: int, format: int) -> Iterator[dict[str, Any]]:
     records: Iterable[tuple[int, Mapping[str, Any]]] = iter_records(path, header=TRIPLE, known=COLUMN_NAMES)
     if table_format(path) in ("tsv", "csv"):
         records = _of_texts(records, path)
@@ -118,7 +120,7 @@ def _of_texts(
         yield number, record
 
 
-def _of_rows(rows: Dataset, name: str) -> Iterator[dict[str, Any]]:
+def _of_rows(rows: Dataset, name: str, format: int) -> Iterator[dict[str, Any]]:
     for made in from_records(enumerate(rows), name):
         yield _record(made)
 
