@@ -6,7 +6,8 @@ import json
 import pytest
 
 from gemma_encoder.errors import ConfigError, DataError
-from gemma_encoder.ranking.collection import CHUNK, Corpus, RunLists, find_file, read_queries
+from gemma_encoder.ranking.collection import CHUNK, Corpus, find_file, read_queries
+from gemma_encoder.ranking.run_lists import RunLists
 
 CORPUS = {"d1": "a bank", "d2": "River wet", "d3": "money", "d4": ""}
 QUERIES = {"q1": "what is a bank", "q2": "where is water", "q3": "why"}

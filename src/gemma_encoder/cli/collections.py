@@ -13,7 +13,8 @@ from .common import check_writable, counted, note, refuse_changed
 from .options import CollectionOptions
 
 if TYPE_CHECKING:
-    from ..ranking.collection import Collection, MissingPositives, RunLists
+    from ..ranking.collection import Collection
+    from ..ranking.run_lists import MissingPositives, RunLists
     from ..ranking.runs import Run
 
 
@@ -46,7 +47,8 @@ def open_lists(
         ConfigError: Options contradict each other.
         DataError: A file can't be read, or a text is missing and `skip_missing` was not given.
     """
-    from ..ranking.collection import RunLists, open_collection
+    from ..ranking.collection import open_collection
+    from ..ranking.run_lists import RunLists
 
     _check(options)
     collection = open_collection(
