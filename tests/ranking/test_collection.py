@@ -86,6 +86,11 @@ def test_nothing_to_rank_is_refused():
         RunLists({}, QUERIES, CORPUS)
 
 
+def test_no_relevant_document_is_said_to_be_the_cause():
+    with pytest.raises(DataError, match="none of the 2 queries with candidates has a relevant one"):
+        RunLists(RUN, QUERIES, CORPUS, {"q1": {"d1": 0}}, with_positives_only=True)
+
+
 A = '{"_id": "a", "text": "x"}'
 
 

@@ -239,7 +239,14 @@ def _lists(
 ) -> TaskData:
     """Lists to train on, drawn anew in every epoch, and lists to judge by."""
     from ..ranking.collection import read_queries
-    from ..ranking.learning import TrainingLists, hold_out, load_lists, ranking_data, refuse_shared_queries
+    from ..ranking.learning import (
+        TrainingLists,
+        check_labels,
+        hold_out,
+        load_lists,
+        ranking_data,
+        refuse_shared_queries,
+    )
     from ..ranking.sampling import ListSampling
 
     sampling = ListSampling(lists.list_size or None, lists.list_sampling, lists.list_positives)
@@ -248,6 +255,8 @@ def _lists(
         if lists.train_lists
         else open_lists(sources, judged=True, missing_positives="add", with_positives_only=True)
     )
+    if idle := check_labels(train, lists.ranking_loss):
+        note(idle)
     for file in lists.unseen_queries:
         refuse_shared_queries(train.queries(), read_queries(file).values(), f"kept unseen ({file})")
     if lists.validation_lists:

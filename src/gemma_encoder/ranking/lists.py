@@ -6,9 +6,9 @@ import math
 import random
 from abc import abstractmethod
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import Any, overload
 
 from datasets import Dataset, Features, Value
@@ -92,6 +92,16 @@ class Lists(Sequence[CandidateList]):
     def queries(self) -> list[str]:
         """The text of each list's query."""
 
+    def labels(self) -> Iterator[tuple[float, ...] | None]:
+        """The labels of each list; without reading texts where that can be helped."""
+        for each in self:
+            yield each.labels
+
+    @property
+    def parts(self) -> Sequence[Lists]:
+        """The lists by source, if they are of several."""
+        return [self]
+
     @abstractmethod
     def select(self, places: Sequence[int]) -> Lists:
         """The lists at these places, in this order."""
@@ -150,6 +160,12 @@ class CandidateLists(Lists):
         """The text of each list's query."""
         return list(self.rows["query"])
 
+    def labels(self) -> Iterator[tuple[float, ...] | None]:
+        """The labels of each list, from their column alone."""
+        for batch in self.rows.select_columns("labels").with_format("arrow").iter(batch_size=1000):
+            for each in batch["labels"].to_pylist():
+                yield None if each is None else tuple(each)
+
     def select(self, places: Sequence[int]) -> CandidateLists:
         """The lists at these places, in this order."""
         return CandidateLists(self.rows.select(places), self.source)
@@ -174,6 +190,15 @@ class JoinedLists(Lists):
     def queries(self) -> list[str]:
         """The text of each list's query."""
         return [query for part in self._parts for query in part.queries()]
+
+    def labels(self) -> Iterator[tuple[float, ...] | None]:
+        """The labels of each list."""
+        return chain.from_iterable(part.labels() for part in self._parts)
+
+    @property
+    def parts(self) -> Sequence[Lists]:
+        """The lists by source."""
+        return self._parts
 
     def select(self, places: Sequence[int]) -> SelectedLists:
         """The lists at these places, in this order."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -121,6 +121,12 @@ class RunLists(Lists):
                 f"have no text, {', '.join(gaps.examples[:3])} among them",
                 fix="give the corpus and queries that the run was made with, or leave out what has no text",
             )
+        if not self._candidates and gaps.queries_without_positive:
+            raise DataError(
+                f"none of the {gaps.queries_without_positive:,} queries with candidates has a relevant one",
+                where=self.source,
+                fix="check that the judgments have grades above 0 and the document ids of the run",
+            )
         if not self._candidates:
             raise DataError(
                 "no query of the run has candidates to rank",
@@ -132,11 +138,17 @@ class RunLists(Lists):
 
     def _at(self, index: int) -> CandidateList:
         query, names = self._candidates[index]
-        labels = None
-        if self._qrels is not None:
-            labels = tuple(float(max(0, self._grade(query, name))) for name in names)
         texts = tuple(self._corpus[name] for name in names)
-        return CandidateList(query, self._queries[query], names, texts, labels)
+        return CandidateList(query, self._queries[query], names, texts, self._labels(query, names))
+
+    def _labels(self, query: str, names: Sequence[str]) -> tuple[float, ...] | None:
+        if self._qrels is None:
+            return None
+        return tuple(float(max(0, self._grade(query, name))) for name in names)
+
+    def labels(self) -> Iterator[tuple[float, ...] | None]:
+        """The labels of each list, without looking texts up."""
+        return (self._labels(query, names) for query, names in self._candidates)
 
     def queries(self) -> list[str]:
         """The text of each list's query."""
