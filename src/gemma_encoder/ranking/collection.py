@@ -92,6 +92,7 @@ class Collection:
         source: Where they came from.
         qrels: Judgments, None if none were asked for.
         run: Candidates that the collection brings along, if it does.
+        repeated_judgments: Lines of judgments left out since they say again what an earlier one said.
     """
 
     queries: Mapping[str, str]
@@ -99,6 +100,7 @@ class Collection:
     source: str
     qrels: Qrels | None = None
     run: Run | None = None
+    repeated_judgments: int = 0
 
     def judged_queries(self) -> dict[str, str]:
         """The queries that have judgments; all if there are no judgments.
@@ -153,11 +155,13 @@ def open_collection(
     queries = queries or find_file(folder or "", "queries")
     corpus = corpus or find_file(folder or "", "corpus")
     judgments = find_qrels(folder, qrels) if qrels is not None or judged else None
+    read = read_qrels(judgments) if judgments else None
     return Collection(
         read_queries(queries),
         Corpus(corpus),
         name or f"{queries}, {corpus}",
-        read_qrels(judgments).qrels if judgments else None,
+        read.qrels if read else None,
+        repeated_judgments=read.repeated if read else 0,
     )
 
 
@@ -225,7 +229,8 @@ def _of_ir_datasets(
         raise ConfigError(f"{name} brings queries and corpus", fix="leave --queries and --corpus out")
     found = ir_collection(name.removeprefix("irds:"))
     if qrels is not None:
-        return replace(found, qrels=read_qrels(qrels).qrels)
+        read = read_qrels(qrels)
+        return replace(found, qrels=read.qrels, repeated_judgments=read.repeated)
     if judged and found.qrels is None:
         raise DataError("there are no judgments", where=name, fix="give them with --qrels")
     return found if judged else replace(found, qrels=None)

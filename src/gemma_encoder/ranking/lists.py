@@ -11,10 +11,14 @@ from dataclasses import dataclass, replace
 from itertools import accumulate, chain
 from typing import Any, overload
 
+import pyarrow.compute as pc
 from datasets import Dataset, Features, Value
 from datasets import List as ListFeature
 
 from ..errors import ConfigError, DataError
+
+SHORT = 16
+"""Bytes from which a document is taken to have a text, without reading it."""
 
 FEATURES = Features(
     {
@@ -165,6 +169,15 @@ class CandidateLists(Lists):
         for batch in self.rows.select_columns("labels").with_format("arrow").iter(batch_size=1000):
             for each in batch["labels"].to_pylist():
                 yield None if each is None else tuple(each)
+
+    def empty_documents(self) -> int:
+        """Documents without a text, or of white space alone."""
+        empty = 0
+        for batch in self.rows.select_columns("documents").with_format("arrow").iter(batch_size=1000):
+            texts = batch["documents"].combine_chunks().flatten()
+            short = texts.filter(pc.less(pc.binary_length(texts), SHORT))  # the others are not looked at
+            empty += sum(not text.strip() for text in short.to_pylist())
+        return empty
 
     def select(self, places: Sequence[int]) -> CandidateLists:
         """The lists at these places, in this order."""

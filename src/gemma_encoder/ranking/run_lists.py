@@ -23,6 +23,10 @@ class Gaps:
         queries_without_positive: Queries without a relevant document among their candidates.
         missing_positives: Relevant documents that the run does not have.
         positives_without_text: Of these, documents that the corpus lacks too.
+        queries_without_candidates: Queries that are asked for, but the run has no document for them.
+        queries_without_judgments: Queries of the run, left out since nobody has judged them.
+        judged_queries_without_text: Queries with judgments that the queries' file lacks.
+        judgments_without_text: Judgments, of any grade, of documents that the corpus lacks.
         examples: Some of what has no text, for a message.
     """
 
@@ -31,6 +35,10 @@ class Gaps:
     queries_without_positive: int = 0
     missing_positives: int = 0
     positives_without_text: int = 0
+    queries_without_candidates: int = 0
+    queries_without_judgments: int = 0
+    judged_queries_without_text: int = 0
+    judgments_without_text: int = 0
     examples: list[str] = field(default_factory=list)
 
 
@@ -88,12 +96,14 @@ class RunLists(Lists):
                 continue
             best = [name for name, _ in ranked(scores)[:depth]]
             names = self._with_text(query, best, add=missing_positives == "add")
+            if not names:
+                self.gaps.queries_without_candidates += 1
+                continue
             if qrels is not None and not any(self._grade(query, name) > 0 for name in names):
                 self.gaps.queries_without_positive += 1
                 if with_positives_only:
                     continue
-            if names:
-                self._candidates.append((query, names))
+            self._candidates.append((query, names))
         self._refuse(strict)
 
     def _with_text(self, query: str, best: Sequence[str], *, add: bool) -> tuple[str, ...]:
