@@ -133,6 +133,13 @@ def test_scores_of_a_teacher_beside_positives_and_negatives(record):
     assert (made.documents, made.labels) == (("a", "b", "c"), (5.5, 1.0, -2.0))
 
 
+@pytest.mark.parametrize("name", ["my lists.jsonl", "my lists.jsonl.gz"])
+def test_queries_without_an_id_are_called_by_the_files_name(write, name):
+    record = {"query": "q", "pos": ["a"], "neg": ["b"]}
+    lists = read_lists(write(record, record, name=name))
+    assert [each.query_id for each in lists] == ["my-lists-1", "my-lists-2"]
+
+
 def test_a_changed_file_is_read_again(write):
     path = write({"query": "q", "pos": ["a"], "neg": ["b"]})
     assert len(read_lists(path)) == 1
@@ -223,6 +230,7 @@ def test_lists_of_the_hub_are_read_alike(monkeypatch):
     rows = Dataset.from_list([{"query": "q", "pos": ["a"], "neg": ["b"]}])
     monkeypatch.setattr(datasets, "load_dataset", lambda name, config, split: rows)
     assert hub_lists("someone/triplets")[0].documents == ("a", "b")
+    assert hub_lists("someone/triplets")[0].query_id == "triplets-0"
 
 
 # ------------------------------------------------------------------------------------------------ sampling

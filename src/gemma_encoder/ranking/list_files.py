@@ -101,7 +101,8 @@ def _of_file(path: str, size: int, changed: int, format: int) -> Iterator[dict[s
     records: Iterable[tuple[int, Mapping[str, Any]]] = iter_records(path, header=TRIPLE, known=COLUMN_NAMES)
     if table_format(path) in ("tsv", "csv"):
         records = _of_texts(records, path)
-    for made in from_records(records, path):
+    # A run must not hold where its lists lay, so queries are called by the file's name alone.
+    for made in from_records(records, path, Path(path.removesuffix(".gz")).stem):
         yield _record(made)
 
 
@@ -121,7 +122,7 @@ def _of_texts(
 
 
 def _of_rows(rows: Dataset, name: str, format: int) -> Iterator[dict[str, Any]]:
-    for made in from_records(enumerate(rows), name):
+    for made in from_records(enumerate(rows), name, name.split(",")[0].rpartition("/")[2]):
         yield _record(made)
 
 

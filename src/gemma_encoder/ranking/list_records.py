@@ -6,6 +6,7 @@ A record becomes a list by the names it has; docs/ranking.md has a table of them
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
@@ -36,8 +37,13 @@ COLUMN_NAMES = (
 """What tells the header of a CSV or TSV file from a row."""
 
 
-def from_records(records: Iterable[tuple[int, Mapping[str, Any]]], place: str) -> Iterator[CandidateList]:
+def from_records(
+    records: Iterable[tuple[int, Mapping[str, Any]]], place: str, name: str | None = None
+) -> Iterator[CandidateList]:
     """Lists of records with their numbers; `place` names the file in errors.
+
+    A query without an id is called by `name` (or `place`) and its number; white space becomes `-`, so that it
+    can stand in a run.
 
     A record has a query (`query`, `question` or `anchor`) and one of
 
@@ -53,9 +59,10 @@ def from_records(records: Iterable[tuple[int, Mapping[str, Any]]], place: str) -
         DataError: A record has none of these, an id is empty, there are not as many labels as documents, or a
             document comes again with another text or label.
     """
+    stem = re.sub(r"\s+", "-", name or place)
     for number, record in records:
         try:
-            yield _list_of(record, f"{place}-{number}")
+            yield _list_of(record, f"{stem}-{number}")
         except DataError as error:
             raise DataError(error.what, where=f"{place}, record {number}", fix=error.fix) from None
 
