@@ -7,6 +7,7 @@ import pytest
 
 from gemma_encoder.errors import ConfigError, DataError
 from gemma_encoder.ranking.collection import CHUNK, Corpus, find_file, read_queries
+from gemma_encoder.ranking.learning import hold_out
 from gemma_encoder.ranking.run_lists import RunLists
 
 CORPUS = {"d1": "a bank", "d2": "River wet", "d3": "money", "d4": ""}
@@ -61,6 +62,21 @@ def test_positives_that_the_run_lacks_are_added_for_training():
     lists = RunLists(RUN, QUERIES, CORPUS, QRELS, missing_positives="add", with_positives_only=True, depth=2)
     assert [(each.document_ids, each.labels) for each in lists] == [(("d2", "d4", "d1", "d3"), (0, 0, 2, 1))]
     assert lists.gaps.missing_positives == 3  # d9 has no text, so it can't be added
+
+
+def test_added_positives_are_not_judged_by():
+    run = {"q1": {"d2": 5.0, "d4": 3.0}, "q2": {"d1": 1.0, "d3": 0.5}, "q3": {"d9": 1.0}}
+    qrels = {"q1": {"d1": 2}, "q2": {"d3": 1, "d2": 1}, "q3": {"d1": 1}}
+    lists = RunLists(run, QUERIES, CORPUS, qrels, missing_positives="add", strict=False)
+    assert [len(each) for each in lists] == [3, 3, 1]
+    judged = lists.to_judge([0, 2, 1])
+    assert [(each.document_ids, each.labels) for each in judged] == [
+        (("d2", "d4"), (0, 0)),
+        (("d1", "d3"), (0, 1)),
+    ]
+    kept, held = hold_out(lists, 0.4, seed=0)
+    assert len(kept) == 2 and {len(each) for each in held} <= {2}
+    assert max(len(each) for each in kept) == 3
 
 
 def test_what_has_no_text_is_refused_or_counted():

@@ -208,7 +208,8 @@ def _load(name: str) -> Lists:
 
 
 def hold_out(lists: Lists, fraction: float, seed: int) -> tuple[Lists, Lists]:
-    """Lists to train on and to judge by; all lists of a query are on one side.
+    """Lists to train on and to judge by; all lists of a query are on one side. Relevant documents that were
+    added to a run's candidates are on the first side only.
 
     Args:
         lists: All lists.
@@ -228,7 +229,7 @@ def hold_out(lists: Lists, fraction: float, seed: int) -> tuple[Lists, Lists]:
     random.Random(seed).shuffle(queries)
     held = set(queries[: max(1, min(len(queries) - 1, round(fraction * len(queries))))])
     sides = [[place for place, name in enumerate(names) if (name in held) == side] for side in (False, True)]
-    return lists.select(sides[0]), lists.select(sides[1])
+    return lists.select(sides[0]), lists.to_judge(sides[1])
 
 
 def refuse_shared_queries(train: Iterable[str], unseen: Iterable[str], use: str = "judged by") -> None:

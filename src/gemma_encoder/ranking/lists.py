@@ -110,6 +110,10 @@ class Lists(Sequence[CandidateList]):
     def select(self, places: Sequence[int]) -> Lists:
         """The lists at these places, in this order."""
 
+    def to_judge(self, places: Sequence[int]) -> Lists:
+        """The lists at these places to judge a model by: without what was put in for training alone."""
+        return self.select(places)
+
     @abstractmethod
     def _at(self, index: int) -> CandidateList:
         """The list at a place."""

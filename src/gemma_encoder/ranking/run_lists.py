@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -89,13 +90,15 @@ class RunLists(Lists):
         self.source, self.gaps = source, Gaps()
         self._queries, self._corpus, self._qrels = queries, corpus, qrels
         self._candidates: list[tuple[str, tuple[str, ...]]] = []
+        self._found: list[int] = []  # how many of them the run has; the others were added
         for query, scores in run.items():
             if query not in queries:
                 self.gaps.queries_without_text += 1
                 self.gaps.examples.append(f"query {query}")
                 continue
             best = [name for name, _ in ranked(scores)[:depth]]
-            names = self._with_text(query, best, add=missing_positives == "add")
+            there, missing = self._with_text(query, best)
+            names = (*there, *missing) if missing_positives == "add" else there
             if not names:
                 self.gaps.queries_without_candidates += 1
                 continue
@@ -104,11 +107,12 @@ class RunLists(Lists):
                 if with_positives_only:
                     continue
             self._candidates.append((query, names))
+            self._found.append(len(there))
         self._refuse(strict)
 
-    def _with_text(self, query: str, best: Sequence[str], *, add: bool) -> tuple[str, ...]:
-        """Candidates that have a text, missing positives behind them if asked for."""
-        there = [name for name in best if name in self._corpus]
+    def _with_text(self, query: str, best: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Candidates that have a text, and relevant documents with a text that are none."""
+        there = tuple(name for name in best if name in self._corpus)
         lost = [name for name in best if name not in self._corpus]
         self.gaps.documents_without_text += len(lost)
         self.gaps.examples += [f"document {name} of query {query}" for name in lost[:1]]
@@ -116,9 +120,9 @@ class RunLists(Lists):
         relevant = [name for name in (self._qrels or {}).get(query, {}) if self._grade(query, name) > 0]
         missing = [name for name in relevant if name not in known]
         self.gaps.missing_positives += len(missing)
-        found = [name for name in missing if name in self._corpus]
+        found = tuple(name for name in missing if name in self._corpus)
         self.gaps.positives_without_text += len(missing) - len(found)
-        return (*there, *(found if add else ()))
+        return there, found
 
     def _grade(self, query: str, name: str) -> int:
         return (self._qrels or {}).get(query, {}).get(name, 0)
@@ -167,3 +171,15 @@ class RunLists(Lists):
     def select(self, places: Sequence[int]) -> SelectedLists:
         """The lists at these places, in this order."""
         return SelectedLists(self, places)
+
+    def to_judge(self, places: Sequence[int]) -> SelectedLists:
+        """The lists at these places without added positives, which no first stage would have found.
+
+        What has no candidate but those is left out.
+        """
+        judged = copy(self)
+        judged._candidates = [
+            (query, names[:found])
+            for (query, names), found in zip(self._candidates, self._found, strict=True)
+        ]
+        return SelectedLists(judged, [place for place in places if self._found[place]])
