@@ -17,7 +17,7 @@ from .list_records import COLUMN_NAMES, from_records
 from .lists import FEATURES, CandidateList, CandidateLists
 
 TRIPLE = ("query", "positive", "negative")
-FORMAT = 2
+FORMAT = 3
 """Of the lists in the cache: raise it when records are read in another way, so that no old ones are taken."""
 
 

@@ -160,7 +160,7 @@ def _marks(name: str | None, marks: Any, count: int) -> list[float | None]:
         marks_are = "missing" if marks is None else f"{marks!r:.60}, no list"
         raise DataError(
             f"column {name!r} is {marks_are}, for {count} documents",
-            fix="give each document one label, or leave the column out",
+            fix="give a list with one label for each document, or leave the column out",
         )
     if len(marks) != count:
         raise DataError(
