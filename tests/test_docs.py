@@ -76,6 +76,13 @@ def test_recipe_is_understood(recipe):
     assert options.output
 
 
+@pytest.mark.parametrize("task", ["wic", "wsc"])
+def test_marks_in_texts_are_shown_as_they_are(task):
+    golden = (ROOT / "tests" / "tasks" / "golden" / f"{task}.txt").read_text(encoding="utf-8")
+    text, arrow, _ = golden.partition("=> ")
+    assert arrow and text in (ROOT / "docs" / "benchmark.md").read_text(encoding="utf-8")
+
+
 def test_readme_names_every_verb():
     table = re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE)
     assert table == list(VERBS)

@@ -42,6 +42,14 @@ class DataError(GemmaEncoderError):
     """A data file, a row of it or a column is not as expected."""
 
 
+class NoSplitError(DataError):
+    """A split of a built-in task is not where its data are looked for."""
+
+
+class NoLabelsError(DataError):
+    """A row has no label, or none of a file's rows has one, as in test sets whose labels are hidden."""
+
+
 class TrainingError(GemmaEncoderError):
     """Training can't go on."""
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from gemma_encoder.tasks import TASKS
 from gemma_encoder.testing import tiny_tokenizer
 
 sys.path.append(str(Path(__file__).parents[1] / "tasks"))
-from suite_records import HUB
+from suite_files import write_suites
 
 RECIPE = {
     "learning_rate": 1e-3,
@@ -29,42 +30,28 @@ RECIPE = {
 }
 
 
-def eight_rows(name: str) -> list[dict]:
-    """The task's record eight times, with other labels and places by turns."""
-    task, rows = TASKS[name], []
-    for number in range(8):
-        row = {**HUB[name], "idx": number}
-        if name == "record":
-            row |= {
-                "answers": row["entities"][number % 2 : number % 2 + 1],
-                "idx": {"passage": number, "query": 0},
-            }
-        elif name == "multirc":
-            row |= {"label": number % 2, "idx": {"paragraph": 0, "question": number // 3, "answer": number}}
-        elif name == "stsb":
-            row["label"] = number / 2
-        else:
-            row["label"] = number % max(2, len(task.labels))
-        rows.append(row)
-    return rows
-
-
 @pytest.fixture(scope="session")
 def suite_data(tmp_path_factory) -> Path:
     """Every task's splits as parts that are not the official ones; AX has no labels, as on the hub."""
-    root = tmp_path_factory.mktemp("suites")
-    for name, task in TASKS.items():
-        folder = root / ("superglue" if "super" in task.hub[0] else "glue") / task.hub[1]
-        folder.mkdir(parents=True)
-        splits = {task.train_split, task.validation_split, *task.more_splits, *task.test_splits}
-        for split in splits:
-            own = task.trained_on is None and split in (task.train_split, task.validation_split)
-            rows = eight_rows(name)[: 8 if own else 6]  # what is only scored has fewer
-            if name == "ax" or split not in (task.train_split, task.validation_split, *task.more_splits):
-                rows = [{**row, "label": -1} for row in rows]
-            text = "".join(json.dumps(row) + "\n" for row in rows)
-            (folder / f"{split}_sample.jsonl").write_text(text)
-    return root
+    return write_suites(tmp_path_factory.mktemp("suites"))
+
+
+@pytest.fixture
+def own_data(suite_data, tmp_path) -> Path:
+    """A copy to change."""
+    return Path(shutil.copytree(suite_data, tmp_path / "suites"))
+
+
+@pytest.fixture
+def official_tests(own_data, monkeypatch) -> Path:
+    """Data whose test splits pass for the official ones, which have six rows then."""
+    for name, task in list(TASKS.items()):
+        folder = own_data / ("superglue" if "super" in task.hub[0] else "glue") / task.hub[1]
+        for split in task.test_splits:
+            (folder / f"{split}_sample.jsonl").rename(folder / f"{split}.jsonl")
+        rows = {**task.official_rows, **dict.fromkeys(task.test_splits, 6)}
+        monkeypatch.setitem(TASKS, name, replace(task, official_rows=rows))
+    return own_data
 
 
 @pytest.fixture(scope="session")

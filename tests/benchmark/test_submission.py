@@ -86,6 +86,16 @@ def test_record_gives_the_entity_itself(tmp_path):
     assert json.loads(line) == {"idx": 17, "label": "Charles Babbage"}
 
 
+def test_record_of_the_hub_is_called_by_its_query(tmp_path):
+    """The leaderboard's idx is the query's alone, and the exports say in which passage it is as well."""
+    records = [{**HUB["record"], "answers": [], "idx": {"passage": 3, "query": query}} for query in (17, 18)]
+    lines = answers(tmp_path, "superglue", "record", records, [[0], [2], [1], [3], [0], [1]])
+    assert [json.loads(line) for line in lines] == [
+        {"idx": 17, "label": "Charles Babbage"},
+        {"idx": 18, "label": "Ada Lovelace"},
+    ]
+
+
 def test_multirc_is_nested_as_its_data_are(tmp_path):
     def answer(number):
         return {"idx": number, "text": f"answer {number}"}

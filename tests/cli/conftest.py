@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from gemma_encoder.cli.main import main
+
+sys.path.append(str(Path(__file__).parents[1] / "tasks"))
+from suite_files import write_suites
 
 SMALL = ["--max_length", "24", "--head.width", "8"]
 
@@ -34,6 +38,12 @@ def encoder_folder(adapt) -> Path:
 def pair_folder(adapt) -> Path:
     """An encoder of pairs with three labels."""
     return adapt("--labels", "no,maybe,yes", "--pairs")
+
+
+@pytest.fixture(scope="session")
+def suite_data(tmp_path_factory) -> Path:
+    """Every task's splits as parts that are not the official ones."""
+    return write_suites(tmp_path_factory.mktemp("suites"))
 
 
 @pytest.fixture

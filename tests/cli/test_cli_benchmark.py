@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from io import StringIO
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from gemma_encoder.benchmark import Plan, Trial
+from gemma_encoder.benchmark.__main__ import main as run_trial_of
 from gemma_encoder.benchmark.runner import Progress
 from gemma_encoder.cli.benchmark import _live_table, make_plan
 from gemma_encoder.cli.options import BenchmarkOptions, EncoderOptions, RecipeOptions
@@ -51,6 +53,7 @@ def test_a_smoke_run_of_the_bundled_tasks_and_its_report(run, decoder_folder, tm
     status, printed, err = run(*command)
     assert status == 0, err
     assert "1/2 sst2, main, seed 0: sst2 accuracy 0." in err and "a first look, no result" in printed
+    assert "min; trained or judged on other than the official rows)" in err
     results = json.loads((folder / "results.json").read_text())
     assert [task["task"] for task in results["tasks"]] == ["sst2", "wnli"]
     assert {task["train_rows"] for task in results["tasks"]} == {32}
@@ -72,6 +75,80 @@ def test_a_dry_run_says_what_it_costs(run, tmp_path):
     assert cb == ["cb", "9", "250", "100", "20", "2e-05", f"{100 * 88 * 20 / 1e6:.2f}"]
 
 
+def used(printed: str) -> dict[str, list[str]]:
+    """The rows of a dry run's table by task."""
+    table = printed.partition("\n\n")[0].splitlines()[2:]
+    return {words[0]: words[1:] for words in (line.split() for line in table)}
+
+
+def test_a_warm_start_of_superglue_trains_mnli_too(run):
+    status, printed, err = run("benchmark", "superglue", "--model", "m", "--warm_start", "--dry_run")
+    assert status == 0, err
+    tasks = used(printed)
+    assert next(iter(tasks)) == "mnli" and {"superglue_rte", "cb"} <= set(tasks)
+    assert "mnli" not in used(run("benchmark", "superglue", "--model", "m", "--dry_run")[1])
+
+
+def test_a_task_named_twice_is_planned_once(run):
+    status, printed, _ = run("benchmark", "glue", "--model", "m", "--tasks", "rte,cola,rte", "--dry_run")
+    assert status == 0 and {task: words[0] for task, words in used(printed).items()} == {
+        "rte": "3",
+        "cola": "3",
+    }
+
+
+def test_a_dry_run_counts_the_rows_that_are_there(run, suite_data, monkeypatch):
+    command = ["benchmark", "superglue", "--model", "m", "--data_dir", suite_data, "--dry_run"]
+    status, printed, err = run(*command, "--tasks", "cb,copa")
+    assert status == 0, err
+    assert used(printed)["cb"] == ["3", "250", "8", "20", "2e-05", f"{8 * 88 * 20 / 1e6:.2f}"]
+    assert used(printed)["copa"][:3] == ["3", "400", "8"], "lists, of two rows each"
+    assert used(run(*command, "--tasks", "cb", "--max_train_rows", 5)[1])["cb"][2] == "5"
+    monkeypatch.setattr("gemma_encoder.benchmark.workload.LARGE_FILE", 10)
+    printed = run(*command, "--tasks", "cb")[1]
+    assert used(printed)["cb"][1:5] == ["250", "at", "most", "250"]
+    assert "at most 1.3 million" in printed and "at most 1.5 hours" in printed
+
+
+def test_data_are_looked_for_before_the_first_trial(refused, suite_data, tmp_path):
+    (tmp_path / "data" / "glue" / "rte").mkdir(parents=True)
+    for path in (suite_data / "glue" / "rte").glob("train*"):
+        (tmp_path / "data" / "glue" / "rte" / path.name).write_text(path.read_text())
+    command = ["benchmark", "glue", "--model", "m", "--output", tmp_path / "out", "--data_dir"]
+    assert "no file for rte/validation [" in refused(*command, tmp_path / "data", "--tasks", "rte")
+    assert "The data folder is not there [nowhere]" in refused(*command, "nowhere")
+    assert not (tmp_path / "out").exists()
+
+
+class _Here:
+    """A trial's process that is this one: that spares the seconds which imports take."""
+
+    def __init__(self, root: Path, trial: Trial, threads: int) -> None:
+        self.returncode = run_trial_of([str(root), trial.task, trial.arm, str(trial.seed)])
+
+    def poll(self) -> int:
+        return self.returncode
+
+
+def test_a_smoke_run_of_superglue_with_baselines(run, decoder_folder, suite_data, tmp_path, monkeypatch):
+    monkeypatch.setattr("gemma_encoder.benchmark.runner._start", _Here)
+    folder = tmp_path / "out"
+    command = ["benchmark", "superglue", "--model", decoder_folder, "--data_dir", suite_data, "--smoke"]
+    command += ["--baselines", "--encoder_model", decoder_folder, "--tasks", "copa,axb"]
+    status, printed, err = run(*command, "--warm_start", "--output", folder, *FAST)
+    assert status == 0, err
+    assert "mnli, encoder, seed 0: mnli accuracy 0." in err
+    results = json.loads((folder / "results.json").read_text())
+    settings = [(task["task"], task["arm"]) for task in results["tasks"]]
+    arms = ("main", "stock", "encoder")
+    assert settings == [(task, arm) for task in ("copa", "superglue_rte", "axb") for arm in arms]
+    assert all(task["against"] for task in results["tasks"] if task["arm"] != "main")
+    assert all(task["against_majority"] for task in results["tasks"] if task["arm"] == "main")
+    assert all("test: " in task["notes"][1] for task in results["tasks"] if task["task"] == "axb")
+    assert "* trained or judged on other than the official rows" in printed
+    assert "superglue_rte, cb begin from" in printed
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -84,6 +161,20 @@ def test_a_dry_run_says_what_it_costs(run, tmp_path):
         (["benchmark", "glue", "--model", "m", "--args.adam_beta1", "x"], "adam_beta1 is 'x'"),
         (["benchmark", "superglue", "--model", "m", "--smoke"], "No task of SuperGLUE is bundled"),
         (["benchmark", "glue", "--model", "m", "--dropout", "2"], "dropout.attention is 2"),
+        (
+            ["benchmark", "glue", "--model", "m", "--max_train_rows", "0", "--dry_run"],
+            "--max_train_rows is 0",
+        ),
+        (["benchmark", "glue", "--model", "m", "--smoke", "--max_train_rows", "0"], "--max_train_rows is 0"),
+        (["benchmark", "glue", "--model", "m", "--epochs", "-1", "--dry_run"], "--num_train_epochs is -1"),
+        (["benchmark", "glue", "--model", "m", "--learning_rate", "0", "--dry_run"], "--learning_rate is 0"),
+        (["benchmark", "glue", "--model", "m", "--max_length", "0", "--dry_run"], "--max_length is 0"),
+        (["benchmark", "glue", "--model", "m", "--jobs", "0", "--dry_run"], "--jobs is 0"),
+        (
+            ["benchmark", "glue", "--model", "m", "--data_dir", "/nope", "--dry_run"],
+            "folder is not there [/nope]",
+        ),
+        (["benchmark", "superglue", "--model", "m", "--wnli", "--dry_run"], "WNLI is no task of SuperGLUE"),
         (["report", "nowhere"], "There is no folder nowhere"),
         (["report"], "Required, but not given: --folder"),
     ],
@@ -100,7 +191,8 @@ def test_an_encoder_is_no_decoder_and_a_folder_without_a_plan_no_benchmark(refus
 def test_the_live_table_shows_what_ended_runs_and_waits():
     plan = plan_of(tasks=["cola", "rte"], seeds=2)
     trials = plan.trials()
-    done = {trials[0]: {"results": [{"metrics": {"matthews": 0.5}}]}}
+    result = {"task": "cola", "metrics": {"matthews": 0.5}, "note": ""}
+    done = {trials[0]: {"trial": {"task": "cola"}, "train_note": "", "results": [result]}}
     progress = Progress(done, {trials[1]: 0.0}, {trials[2]: "broken"}, [trials[3]])
     text = StringIO()
     Console(file=text, width=100).print(_live_table(plan, progress))
@@ -108,3 +200,10 @@ def test_the_live_table_shows_what_ended_runs_and_waits():
     cola, rte = (line for line in text.getvalue().splitlines() if "cola" in line or "rte" in line)
     assert "50.0" in cola and "failed" in cola and "min" in rte and "-" in rte
     assert trials[1] == Trial("rte", "main", 0)
+    assert "*" not in text.getvalue()
+    for other in ({"train_note": "a part"}, {"results": [{**result, "note": "heldout_from_train"}]}):
+        progress.done[trials[0]] = {**done[trials[0]], **other}
+        Console(file=text, width=100).print(_live_table(plan, progress))
+        assert text.getvalue().endswith("* trained or judged on other than the official rows\n")
+        assert "50.0*" in text.getvalue()
+        text.truncate(0)

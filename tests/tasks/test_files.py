@@ -38,6 +38,7 @@ def load(path: Path, **options):
         ([-1, 1, 0, 1], "single_label_classification", ("-1", "0", "1"), [0, 2, 1, 2]),
         ([0.5, 1.0, -3e-2, 2.0], "regression", ("score",), [0.5, 1.0, -0.03, 2.0]),
         ([1.0, 2.0, 3.0, 1.0], "regression", ("score",), [1.0, 2.0, 3.0, 1.0]),
+        ([0.5, -1.0, -2.0, 1.0], "regression", ("score",), [0.5, -1.0, -2.0, 1.0]),  # -1 is a target here
     ],
 )
 def test_inference_is_the_same_in_every_format(tmp_path, suffix, labels, problem_type, names, numbers):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from suite_records import HUB, OFFICIAL
 
-from gemma_encoder.errors import DataError
+from gemma_encoder.errors import DataError, NoLabelsError
 from gemma_encoder.tasks import TASKS, Split, Task, get_task, load_split
 from gemma_encoder.tasks.files import to_split
 
@@ -97,6 +97,7 @@ def test_a_span_is_found_by_its_words_near_its_index(text, span, word, marked):
         ("copa", {"question": "why"}, "there is no column 'why'|can't be made"),
         ("copa", {"label": -1}, r"has no label \(-1\)"),
         ("record", {"answers": []}, r"has no label \(-1\)"),
+        ("stsb", {"label": -1.0}, r"has no label \(-1\)"),  # as the hub's test split has it
         ("multirc", {"label": -1}, r"has no label \(-1\)"),
         ("multirc", {"idx": 3}, "can't be made into one of multirc"),
     ],
@@ -130,6 +131,28 @@ def test_cola_without_a_header(tmp_path):
     assert load_split(official("cola", 1, "validation"), "validation", tmp_path / "glue_data").rows[
         "label"
     ] == [1]
+
+
+def test_the_diagnostics_of_glue_have_a_file_with_labels_and_one_to_answer(tmp_path):
+    folder, task = tmp_path / "glue_data" / "diagnostic", official("ax", 2, "test")
+    folder.mkdir(parents=True)
+    header = "Lexical Semantics\tPredicate-Argument Structure\tLogic\tKnowledge\tDomain"
+    (folder / "diagnostic-full.tsv").write_text(
+        f"{header}\tPremise\tHypothesis\tLabel\n"
+        '\t\tNegation\t\tNews\tThe "cat" sat.\tThe cat did not sit.\tcontradiction\n'
+        "\t\tNegation\t\tNews\tIt rained.\tIt was cold.\tneutral\n"
+    )
+    (folder / "diagnostic.tsv").write_text("index\tsentence1\tsentence2\n0\tA.\tB.\n1\tC.\tD.\n")
+    split = load_split(task, "test", tmp_path / "glue_data")
+    assert split.rows.select_columns(["text", "text_pair", "label"]).to_list() == [
+        {"text": 'The "cat" sat.', "text_pair": "The cat did not sit.", "label": 2},
+        {"text": "It rained.", "text_pair": "It was cold.", "label": 1},
+    ]
+    assert not split.note and split.source.endswith("diagnostic-full.tsv")
+    assert load_split(task, "test", tmp_path / "glue_data", labelled=False).rows["text"] == ["A.", "C."]
+    (folder / "diagnostic-full.tsv").unlink()
+    with pytest.raises(NoLabelsError, match="no column 'label'"):
+        load_split(task, "test", tmp_path / "glue_data")
 
 
 def test_torn_rows_of_official_tsv_files_are_left_out_if_the_others_are_all_there(tmp_path):

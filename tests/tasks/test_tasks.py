@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gemma_encoder.errors import ConfigError, DataError
+from gemma_encoder.errors import ConfigError, DataError, NoLabelsError, NoSplitError
 from gemma_encoder.evaluation import check_metrics
 from gemma_encoder.tasks import TASKS, Task, get_task, load_split, load_task
 from gemma_encoder.tasks.sources import bundled_folder, load_data
@@ -172,8 +172,30 @@ def test_an_official_split_is_taken_before_a_part(tmp_path):
 
 def test_unlabelled_rows_are_never_scored(tmp_path):
     write(tmp_path / "sst2", "validation.parquet", [1, -1])
-    with pytest.raises(DataError, match=r"no label \(-1\).*validation.parquet, row 2"):
+    with pytest.raises(DataError, match=r"no label \(-1\).*validation.parquet, row 2") as caught:
         load_split(SMALL, "validation", tmp_path)
+    assert not isinstance(caught.value, NoLabelsError), "the other row has one"
+
+
+@pytest.mark.parametrize(
+    ("rows", "hidden"),
+    [
+        ([{"label": -1}, {"label": -1}], True),
+        ([{"label": None}, {"label": None}], True),
+        ([{}, {}], True),  # as in the official file of the diagnostics
+        ([{}, {"label": 0}], False),
+        ([{"label": 0}, {}], False),
+        ([{"label": -1}, {"label": 7}], False),
+        ([{"label": -1}, {"hypothesis": []}], False),
+    ],
+)
+def test_a_split_without_labels_is_told_from_one_with_bad_rows(tmp_path, rows, hidden):
+    """A benchmark passes over the former only."""
+    text = "".join(json.dumps({"premise": "a", "hypothesis": "b", **row}) + "\n" for row in rows)
+    (tmp_path / "test_sample.jsonl").write_text(text)
+    with pytest.raises(DataError) as caught:
+        load_split(TASKS["ax"], "test", tmp_path)
+    assert isinstance(caught.value, NoLabelsError) == hidden
 
 
 def test_a_label_out_of_range_names_the_row(tmp_path):
@@ -184,7 +206,7 @@ def test_a_label_out_of_range_names_the_row(tmp_path):
 
 def test_data_dir_without_the_task_says_where_it_looked(tmp_path):
     write(tmp_path / "cola", "train.parquet", [1])
-    with pytest.raises(DataError, match=r"train split of sst2; looked for train\.\* or .*sst2"):
+    with pytest.raises(NoSplitError, match=r"train split of sst2; looked for train\.\* or .*sst2"):
         load_split(SMALL, "train", tmp_path)
     with pytest.raises(DataError, match="data folder is not there"):
         load_split(SMALL, "train", tmp_path / "nowhere")
@@ -253,7 +275,7 @@ def test_the_variable_names_another_bundle(tmp_path, monkeypatch):
     write(tmp_path / "glue" / "sst2", "validation.parquet", [1, 0])
     assert bundled_folder() == tmp_path
     assert load_split(SMALL, "validation", source="bundled").rows.num_rows == 2
-    with pytest.raises(DataError, match="no train split of sst2 is bundled"):
+    with pytest.raises(NoSplitError, match="no train split of sst2 is bundled"):
         load_split(SMALL, "train", source="bundled")
 
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from transformers import TrainerState
 
 from gemma_encoder.pooling import attention
 from gemma_encoder.text import TextConfig
-from gemma_encoder.training.callbacks import ProgressLines, Throughput
+from gemma_encoder.training.callbacks import ProgressLines, Throughput, seconds_since
 from gemma_encoder.training.collation import Collator, TokenizedRows
 from gemma_encoder.training.parameters import parameter_groups, set_trainable
 from gemma_encoder.training.run_record import resolved_arguments
@@ -100,3 +101,9 @@ def test_a_bar_on_a_terminal_is_closed_by_an_error_too(monkeypatch):
     assert progress.bar.n == 6 and "loss 0.500, 50 tokens/s, 50% padding avoided" in str(progress.bar)
     progress.close()
     assert progress.bar.disable
+
+
+def test_the_clock_waits_for_what_a_gpu_has_still_to_do(monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "synchronize", lambda: time.sleep(0.05))
+    assert seconds_since(time.perf_counter()) >= 0.05

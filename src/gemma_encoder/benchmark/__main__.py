@@ -8,6 +8,7 @@ from typing import get_args
 
 from ..errors import ConfigError, GemmaEncoderError
 from ..memory import keep_freed_memory
+from .locks import locked
 from .plan import Arm, Plan, Trial
 from .trial import run_trial
 
@@ -19,7 +20,9 @@ def main(arguments: list[str]) -> int:
     try:
         if arm not in get_args(Arm):
             raise ConfigError(f"there is no arm {arm!r}", fix=f"use one of {', '.join(get_args(Arm))}")
-        run_trial(Plan.read(Path(root)), Trial(task, arm, int(seed)), Path(root))  # type: ignore[arg-type]
+        trial = Trial(task, arm, int(seed))  # type: ignore[arg-type]
+        with locked(Path(root) / trial.folder):  # a benchmark that was killed may have left one that trains
+            run_trial(Plan.read(Path(root)), trial, Path(root))
     except GemmaEncoderError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

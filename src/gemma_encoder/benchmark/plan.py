@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -14,7 +14,8 @@ from ..tasks import DataSource, get_task
 from .suites import Suite, get_suite
 
 Arm = Literal["main", "stock", "encoder"]
-PLAN_FILE = "plan.json"
+PLAN_FILE, RESULT_FILE = "plan.json", "trial.json"
+"""The files of a benchmark and of each of its trials."""
 
 WARM_START_TASK = "mnli"
 
@@ -60,7 +61,8 @@ class Plan:
         data_dir: Folder with the suites' files.
         data_source: Where to look without one.
         submission: Whether `main` answers the test sets too.
-        warm_start: Whether the suite's `warm_start` tasks start from the same arm and seed's model of MNLI.
+        warm_start: Whether the suite's `warm_start` tasks start from the same arm and seed's model of MNLI;
+            the stock classifier never does.
     """
 
     suite: str
@@ -105,17 +107,23 @@ class Plan:
             parent = get_task(task).trained_on
             if parent and parent not in trained:
                 trained.append(parent)
-        if self.warm_start and any(self.starts_warm(task) for task in trained):
-            trained = [WARM_START_TASK, *(task for task in trained if task != WARM_START_TASK)]
-        return [Trial(task, arm, seed) for seed in range(self.seeds) for task in trained for arm in self.arms]
+        wanted = self._of(trained)
+        parents = {self.parent(trial) for trial in wanted} - {None}
+        if not parents:
+            return wanted
+        in_order = self._of([WARM_START_TASK, *(task for task in trained if task != WARM_START_TASK)])
+        return [trial for trial in in_order if trial.task in trained or trial in parents]
 
-    def starts_warm(self, task: str) -> bool:
-        """Whether a task starts from a model of MNLI."""
-        return self.warm_start and task in self.of_suite.warm_start
+    def _of(self, tasks: Sequence[str]) -> list[Trial]:
+        return [Trial(task, arm, seed) for seed in range(self.seeds) for task in tasks for arm in self.arms]
+
+    def starts_warm(self, trial: Trial) -> bool:
+        """Whether a trial starts from a model of MNLI; the stock one stays what people would try first."""
+        return self.warm_start and trial.task in self.of_suite.warm_start and trial.arm != "stock"
 
     def parent(self, trial: Trial) -> Trial | None:
         """The trial that must have ended before this one."""
-        return Trial(WARM_START_TASK, trial.arm, trial.seed) if self.starts_warm(trial.task) else None
+        return Trial(WARM_START_TASK, trial.arm, trial.seed) if self.starts_warm(trial) else None
 
     def diagnostics(self, task: str) -> tuple[str, ...]:
         """The diagnostics that the model of a task answers too."""

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import html
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ..decoders import describe_decoder
+from ..evaluation.comparison import Comparison
 from ..json_files import write_json
 from ..tasks import get_task
+from .paired import majority_metrics
 from .plan import Arm, Plan
-from .results import Interval, Results, TaskResult
+from .results import TRAIN_NOTE, Average, Interval, Results, TaskResult
 from .suites import counted_tasks
 
 ARM_TITLES: dict[Arm, str] = {
@@ -21,6 +23,8 @@ ARM_TITLES: dict[Arm, str] = {
     "stock": "stock classifier",
     "encoder": "established encoder",
 }
+MARK = "*"
+MARK_MEANS = "trained or judged on other than the official rows"
 NAMES = ("results.json", "results.md", "results.html", "results.svg")
 
 
@@ -45,7 +49,9 @@ def to_dict(results: Results) -> dict[str, Any]:
     return {
         "plan": asdict(results.plan),
         "tasks": [asdict(task) for task in results.tasks],
-        "averages": results.averages,
+        "averages": {arm: asdict(average) for arm, average in results.averages.items()},
+        "wnli": results.wnli,
+        "left_out": [asdict(each) for each in results.left_out],
         "missing": [str(trial) for trial in results.missing],
     }
 
@@ -72,23 +78,50 @@ def describe(results: Results) -> list[str]:
         )
     if "encoder" in plan.arms:
         lines.append(f"Established encoder: {plan.encoder_model}, same trainer, rows, steps and seeds.")
-    if len(plan.arms) > 1:
-        lines.append(
+    lines += [
+        (
             "Difference: this model less the other one, on the same rows; p from a paired permutation test "
             "over rows, seeds averaged, two-sided, not corrected for the number of tasks."
-        )
+        ),
+        (
+            "Majority: the commonest class, the mean or the commonest place, whatever the text. The "
+            "difference from it is one of accuracy where the task has it, else of the score; "
+            "MultiRC has none."
+        ),
+    ]
     if plan.warm_start:
         names = ", ".join(plan.of_suite.warm_start)
-        lines.append(f"Warm start: {names} begin from the same arm and seed's model of MNLI.")
+        lines.append(
+            f"Warm start: {names} begin from the same arm and seed's model of MNLI; the stock classifier "
+            "doesn't."
+        )
+    if any(result.notes for result in results.tasks):
+        lines.append(f"`{MARK}` behind a score: {MARK_MEANS}, see the notes.")
     if not all(result.trained_on_all for result in results.tasks):
         lines.append("Trained on a part of the official rows, see the column train rows.")
     judged = [task for task in plan.tasks if _recipe(plan, task)["max_validation_rows"]]
     if judged:
         lines.append(f"Judged by a part of each split, a first look, no result: {', '.join(judged)}.")
-    if not _all_asked_for(plan):
-        lines.append(f"No average: only {', '.join(plan.tasks)} were asked for.")
+    for each in results.left_out:
+        where = f" ({'; '.join(each.trials)})" if each.trials else ""
+        lines.append(f"Not scored: {each.task} {each.split}{where}: {each.why}")
+    lines += _about_average(results)
     if results.missing:
         lines.append(f"Not complete: {len(results.missing)} trials have not ended.")
+    return lines
+
+
+def _about_average(results: Results) -> list[str]:
+    """Of which tasks the average is, or why there is none."""
+    plan = results.plan
+    if not _all_asked_for(results):
+        return [f"No average: only {', '.join(plan.tasks)} were asked for."]
+    counted = counted_tasks(plan.of_suite, wnli=results.wnli)
+    outside = ", ".join(task for task in plan.of_suite.tasks if task not in counted)
+    lines = [f"Average: the mean of {', '.join(counted)}; without {outside}."]
+    for why in dict.fromkeys(average.why_none for average in results.averages.values() if average.why_none):
+        arms = [ARM_TITLES[arm] for arm, average in results.averages.items() if average.why_none == why]
+        lines.append(f"No average of {', '.join(arms)}: {why}.")
     return lines
 
 
@@ -97,32 +130,41 @@ COLUMNS = (
     "model",
     "score",
     "metrics",
-    "majority",
     "difference",
     "p",
     "seeds",
     "train rows",
     "tokens/s",
     "minutes",
-    "rows",
+    "notes",
 )
 
 
 def table(results: Results) -> list[dict[str, str]]:
-    """The results as rows of text; the averages last, if all of the suite was asked for."""
-    rows = [_row(result) for result in results.tasks]
-    if not _all_asked_for(results.plan):
-        return rows
-    for arm, average in results.averages.items():
-        rows.append(
-            dict.fromkeys(COLUMNS, "")
-            | {
-                "task": "average",
-                "model": ARM_TITLES[arm],
-                "score": "tasks are missing" if average is None else in_points(average),
-            }
-        )
+    """The results as rows of text: of each task the models, then the majority; the averages last, if all of
+    the suite was asked for. `MARK` stands behind scores of other than the official rows."""
+    rows = []
+    for task in dict.fromkeys(result.task for result in results.tasks):
+        of_task = [result for result in results.tasks if result.task == task]
+        rows += [_row(result) for result in of_task]
+        rows.append(_majority_row(of_task[0]))
+    if _all_asked_for(results):
+        rows += [_average_row(arm, average) for arm, average in results.averages.items()]
     return rows
+
+
+def marked(results: Results) -> dict[str, str]:
+    """What the marks stand for: the notes of each task, and the tasks that averages have them from."""
+    notes = {task: _notes_of(results, task) for task in dict.fromkeys(each.task for each in results.tasks)}
+    if _all_asked_for(results):
+        partial = {task: None for average in results.averages.values() for task in average.partial}
+        notes["average"] = list(partial)
+    return {name: "; ".join(each) for name, each in notes.items() if each}
+
+
+def _notes_of(results: Results, task: str) -> list[str]:
+    """The notes of all models on a task, each once."""
+    return list(dict.fromkeys(note for each in results.tasks if each.task == task for note in each.notes))
 
 
 def _recipe(plan: Plan, task: str) -> Mapping[str, Any]:
@@ -130,8 +172,8 @@ def _recipe(plan: Plan, task: str) -> Mapping[str, Any]:
     return plan.recipes[get_task(task).trained_on or task]
 
 
-def _all_asked_for(plan: Plan) -> bool:
-    return set(counted_tasks(plan.of_suite)) <= set(plan.tasks)
+def _all_asked_for(results: Results) -> bool:
+    return set(counted_tasks(results.plan.of_suite, wnli=results.wnli)) <= set(results.plan.tasks)
 
 
 def in_points(value: Interval) -> str:
@@ -141,23 +183,61 @@ def in_points(value: Interval) -> str:
 
 
 def _row(result: TaskResult) -> dict[str, str]:
-    against = result.against
-    marked = "" if result.trained_on_all else " (part)"
     metrics = ", ".join(f"{name} {in_points(value)}" for name, value in result.metrics.items())
+    notes = list(result.notes)
+    if result.not_compared:
+        notes.append(f"no difference: {result.not_compared}")
     return {
         "task": result.task,
         "model": ARM_TITLES[result.arm],
-        "score": in_points(result.score),
+        "score": _marked(in_points(result.score), result.notes),
         "metrics": metrics if len(result.metrics) > 1 else next(iter(result.metrics)),
-        "majority": f"{100 * result.majority:.1f}",
-        "difference": "" if against is None else f"{100 * against.difference:+.1f}",
-        "p": "" if against is None else f"{against.p_value:.3f}",
+        **_compared(result.against),
         "seeds": str(len(result.seeds)),
-        "train rows": f"{result.train_rows:,}{marked}",
+        "train rows": f"{result.train_rows:,}{'' if result.trained_on_all else ' (part)'}",
         "tokens/s": "" if result.tokens_per_second is None else f"{result.tokens_per_second:,.0f}",
         "minutes": "" if result.minutes is None else f"{result.minutes:.1f}",
-        "rows": "official" if not result.notes else "; ".join(result.notes),
+        "notes": "; ".join(notes) or "official rows",
     }
+
+
+def _majority_row(first: TaskResult) -> dict[str, str]:
+    """The majority on the rows that a task's first model, the main one if it is there, is judged by."""
+    names = majority_metrics(first.task)
+    notes = [note for note in first.notes if not note.startswith(TRAIN_NOTE)]
+    return dict.fromkeys(COLUMNS, "") | {
+        "task": first.task,
+        "model": "majority",
+        "score": _marked(f"{100 * first.majority:.1f}", notes),
+        "metrics": "difference of accuracy" if "accuracy" in names and len(first.metrics) > 1 else "",
+        **_compared(first.against_majority),
+        "notes": "; ".join(notes) or "official rows",
+    }
+
+
+def _average_row(arm: Arm, average: Average) -> dict[str, str]:
+    if average.score is None:
+        score, notes = "none", average.why_none
+    else:
+        score = _marked(in_points(average.score), average.partial)
+        notes = f"other rows: {', '.join(average.partial)}" if average.partial else "official rows"
+    return dict.fromkeys(COLUMNS, "") | {
+        "task": "average",
+        "model": ARM_TITLES[arm],
+        "score": score,
+        "seeds": str(len(average.seeds)) if average.seeds else "",
+        "notes": notes,
+    }
+
+
+def _compared(comparison: Comparison | None) -> dict[str, str]:
+    if comparison is None:
+        return {"difference": "", "p": ""}
+    return {"difference": f"{100 * comparison.difference:+.1f}", "p": f"{comparison.p_value:.3f}"}
+
+
+def _marked(score: str, notes: Sequence[str]) -> str:
+    return score + (MARK if notes else "")
 
 
 def markdown(results: Results) -> str:
@@ -165,7 +245,11 @@ def markdown(results: Results) -> str:
     lines = [f"# {results.plan.of_suite.title}: {results.plan.model}", ""]
     lines += [f"* {line}" for line in describe(results)]
     lines += ["", "| " + " | ".join(COLUMNS) + " |", "| " + " | ".join(["---"] * len(COLUMNS)) + " |"]
-    lines += ["| " + " | ".join(row[name] for name in COLUMNS) + " |" for row in table(results)]
+    # Markdown would take a lone mark for the begin of emphasis.
+    lines += [
+        "| " + " | ".join(row[name].replace(MARK, f"\\{MARK}") for name in COLUMNS) + " |"
+        for row in table(results)
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -205,8 +289,10 @@ def page(results: Results, svg: str | None) -> str:
 
 
 def figure(results: Results) -> str | None:
-    """Tasks by models with their intervals, as SVG; None without matplotlib or results."""
+    """Tasks by models with their intervals, as SVG, the same for the same results; None without matplotlib or
+    results."""
     try:
+        from matplotlib import rc_context
         from matplotlib.figure import Figure
     except ImportError:
         return None
@@ -231,11 +317,13 @@ def figure(results: Results) -> str | None:
     axes.plot(
         list(majority.values()), [tasks.index(task) for task in majority], "k|", ms=12, label="majority"
     )
-    axes.set_yticks(range(len(tasks)), tasks)
+    other_rows = {task for task in tasks if _notes_of(results, task)}
+    axes.set_yticks(range(len(tasks)), [task + (MARK if task in other_rows else "") for task in tasks])
     axes.set_ylim(len(tasks) - 0.5, -0.5)
-    axes.set_xlabel("score, points")
+    axes.set_xlabel("score, points" + (f"\n{MARK} {MARK_MEANS}" if other_rows else ""))
     axes.grid(axis="x", alpha=0.3)
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(arms) + 1, frameon=False)
-    with io.StringIO() as text:
+    # Else the names of its parts are drawn by chance.
+    with io.StringIO() as text, rc_context({"svg.hashsalt": "gemma-encoder"}):
         drawing.savefig(text, format="svg", metadata={"Date": None})
         return text.getvalue()

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..tasks import Split, Task
 from ..tasks.base import CANDIDATE, GROUP, INDEX, by_group
-from .plan import Plan
+from .plan import RESULT_FILE, Plan
 from .suites import Suite
 
 FOLDER = "submission"
@@ -81,7 +81,8 @@ def zip_answers(plan: Plan, root: Path) -> tuple[list[Path], list[str]]:
     """Zip the answers of each seed's models.
 
     Returns:
-        The zip files, one for each seed whose answers are complete, and what the others lack.
+        The zip files, one for each seed whose answers are complete, and what the others lack, with the reason
+        if a trial's record tells it.
     """
     written, missing = [], []
     wanted = FILES[plan.suite].values()
@@ -89,7 +90,9 @@ def zip_answers(plan: Plan, root: Path) -> tuple[list[Path], list[str]]:
         found = {path.name: path for path in root.glob(f"trials/*/main/seed-{seed}/{FOLDER}/*")}
         lacking = [name for name in wanted if name not in found]
         if lacking:
-            missing.append(f"seed {seed}: {', '.join(lacking)}")
+            why = _reasons(plan, root, seed)
+            told = (f"{name} ({why[name]})" if name in why else name for name in lacking)
+            missing.append(f"seed {seed}: {', '.join(told)}")
             continue
         target = root / f"submission-seed-{seed}.zip"
         with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -97,6 +100,19 @@ def zip_answers(plan: Plan, root: Path) -> tuple[list[Path], list[str]]:
                 archive.write(found[name], name)
         written.append(target)
     return written, missing
+
+
+def _reasons(plan: Plan, root: Path, seed: int) -> dict[str, str]:
+    """Why a seed's models did not answer a test set, by its file."""
+    records = (
+        json.loads(path.read_text(encoding="utf-8"))
+        for path in root.glob(f"trials/*/main/seed-{seed}/{RESULT_FILE}")
+    )
+    return {
+        FILES[plan.suite][(each["task"], each["split"])]: each["why"]
+        for record in records
+        for each in record.get("unanswered", ())
+    }
 
 
 def _glue_answers(task: Task, scores: np.ndarray) -> list[str]:

@@ -66,7 +66,13 @@ def task_score(task: str, splits: Mapping[str, Mapping[str, float]]) -> float:
 
 
 def counted_tasks(suite: Suite, *, wnli: bool = False) -> list[str]:
-    """The tasks that a suite's average is of."""
+    """The tasks that a suite's average is of.
+
+    Raises:
+        ConfigError: WNLI is asked for in a suite that has none.
+    """
+    if wnli and "wnli" not in suite.tasks:
+        raise ConfigError(f"WNLI is no task of {suite.title}", fix="leave --wnli out")
     outside = set(suite.outside) - ({"wnli"} if wnli else set())
     return [task for task in suite.tasks if task not in outside]
 

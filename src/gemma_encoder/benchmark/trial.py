@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from ..encoder import Encoder
-from ..errors import DataError
+from ..errors import DataError, NoLabelsError, NoSplitError
 from ..evaluation import compute_metrics, majority_baseline
 from ..evaluation.evaluate import texts
 from ..json_files import write_json
@@ -31,14 +31,16 @@ from ..training import EncoderTrainingArguments, train
 from ..training.checkpoint_folder import checkpoint_folder, last_checkpoint
 from ..training.run_record import RUN_FILE
 from .arms import established_encoder, main_encoder
-from .plan import Plan, Trial
+from .plan import RESULT_FILE, Plan, Trial
 from .stock import StockClassifier
-from .submission import FOLDER, write_answers
+from .submission import FILES, FOLDER, write_answers
 
 logger = logging.getLogger(__name__)
 
-RESULT_FILE = "trial.json"
 MODEL = "model"
+
+Told = list[dict[str, str]]
+"""Splits that a record has no result of: `task`, `split` and `why`."""
 
 
 @dataclass(frozen=True)
@@ -86,27 +88,25 @@ def run_trial(plan: Plan, trial: Trial, root: Path) -> dict[str, Any]:
     data = load_task(trial.task, plan.data_dir, max_train_rows, trial.seed, plan.data_source)
     validation = _some(plan, task, data.judged_by)
     data = replace(data, validation=validation.rows, validation_note=validation.note)
+    more, left_out = _more_splits(plan, task)
     train_arm = _train_stock if trial.arm == "stock" else _train
     trained = train_arm(plan, trial, data, root)
     results = [_judge(trained.scores, task, task.validation_split, data.judged_by, folder)]
-    for name, split in _more_splits(plan, task):
-        judged = get_task(name)
-        try:
-            rows = _some(plan, judged, load_split(judged, split, plan.data_dir, source=plan.data_source))
-        except DataError as error:  # hidden labels, or a file that isn't at hand: the rest still counts
-            logger.warning("%s %s is left out: %s", name, split, error)
-            continue
+    for judged, split, rows in more:
         results.append(_judge(trained.score(rows), judged, split, rows, folder))
-    if plan.submission and trial.arm == "main":
-        _answer_tests(plan, task, trained.score, folder)
+    answers = plan.submission and trial.arm == "main"
+    unanswered = _answer_tests(plan, task, trained.score, folder) if answers else []
     record = {
         "trial": asdict(trial),
         "suite": plan.suite,
         "model": plan.encoder_model if trial.arm == "encoder" else plan.model,
-        "warm_start": plan.starts_warm(trial.task),
+        "warm_start": plan.starts_warm(trial),
+        "embeddings_trained": trained.embeddings_trained,
         "train_rows": len(data.train),
         "train_note": data.train_note,
         "results": [asdict(result) for result in results],
+        "left_out": left_out,
+        "unanswered": unanswered,
         "minutes": round((time.perf_counter() - started) / 60, 3),
         "resumed": resumed,  # then the minutes are those of the last part
         "run": trained.run,
@@ -115,7 +115,8 @@ def run_trial(plan: Plan, trial: Trial, root: Path) -> dict[str, Any]:
     return record
 
 
-def _arguments(plan: Plan, trial: Trial, folder: Path) -> EncoderTrainingArguments:
+def training_arguments(plan: Plan, trial: Trial, folder: Path) -> EncoderTrainingArguments:
+    """A trial's options: those of its recipe, and those that all trials share."""
     recipe = plan.recipes[trial.task]
     return EncoderTrainingArguments(
         output_dir=str(folder / MODEL),
@@ -136,17 +137,20 @@ class _Trained:
         run: The record of the training run.
         scores: Scores of the validation rows.
         score: Scores other rows.
+        embeddings_trained: Whether the token embeddings learnt, most of a small decoder's parameters.
     """
 
     run: dict[str, Any]
     scores: np.ndarray
     score: Callable[[Split], np.ndarray]
+    embeddings_trained: bool
 
 
 def _train(plan: Plan, trial: Trial, data: TaskData, root: Path) -> _Trained:
     """Train `main` or `encoder`; goes on from the last checkpoint, or from the model, of a killed trial."""
-    args = _arguments(plan, trial, root / trial.folder)
+    args = training_arguments(plan, trial, root / trial.folder)
     output = Path(str(args.output_dir))
+    embeddings = args.tune == "full" and args.train_embeddings
 
     def score(split: Split) -> np.ndarray:
         device = encoder.device.type
@@ -156,7 +160,7 @@ def _train(plan: Plan, trial: Trial, data: TaskData, root: Path) -> _Trained:
     if (output / RUN_FILE).is_file():  # only what comes after training was interrupted
         encoder = Encoder.from_pretrained(output)
         run = json.loads((output / RUN_FILE).read_text(encoding="utf-8"))
-        return _Trained(run, score(data.judged_by), score)
+        return _Trained(run, score(data.judged_by), score, embeddings)
     make = established_encoder if trial.arm == "encoder" else main_encoder
     encoder = make(plan, data.task, trial.seed)
     parent = plan.parent(trial)
@@ -164,13 +168,13 @@ def _train(plan: Plan, trial: Trial, data: TaskData, root: Path) -> _Trained:
         _start_from(encoder, root / parent.folder / MODEL)
     resume = last_checkpoint(checkpoint_folder(output)) is not None
     result = train(encoder, data, args, resume=resume, overwrite=True)
-    return _Trained(result.run, result.scores, score)
+    return _Trained(result.run, result.scores, score, embeddings)
 
 
 def _train_stock(plan: Plan, trial: Trial, data: TaskData, root: Path) -> _Trained:
-    classifier = StockClassifier(plan, trial, data, root / trial.folder / MODEL)
+    classifier = StockClassifier(plan, data, training_arguments(plan, trial, root / trial.folder))
     run = classifier.train()
-    return _Trained(run, classifier.score(data.judged_by), classifier.score)
+    return _Trained(run, classifier.score(data.judged_by), classifier.score, classifier.embeddings_trained)
 
 
 def _start_from(encoder: Encoder, folder: Path) -> None:
@@ -189,21 +193,47 @@ def _some(plan: Plan, task: Task, split: Split) -> Split:
     )
 
 
-def _more_splits(plan: Plan, task: Task) -> list[tuple[str, str]]:
-    splits = [(task.name, split) for split in task.more_splits]
-    return splits + [(name, get_task(name).validation_split) for name in plan.diagnostics(task.name)]
+def _more_splits(plan: Plan, task: Task) -> tuple[list[tuple[Task, str, Split]], Told]:
+    """The other splits that the model will be judged by, and those left out: not there, or labels hidden.
+
+    They are read before training, so that a bad row in one costs no more than a bad row to train on.
+    """
+    found: list[tuple[Task, str, Split]] = []
+    left_out: Told = []
+    splits = [(task, split) for split in task.more_splits]
+    splits += [(get_task(name), get_task(name).validation_split) for name in plan.diagnostics(task.name)]
+    for judged, split in splits:
+        try:
+            rows = load_split(judged, split, plan.data_dir, source=plan.data_source)
+        except (NoSplitError, NoLabelsError) as error:
+            hidden = isinstance(error, NoLabelsError)
+            why = "its labels are hidden" if hidden else "it is not among the data"
+            logger.warning("%s %s is left out: %s", judged.name, split, error)
+            left_out.append({"task": judged.name, "split": split, "why": why})
+        else:
+            found.append((judged, split, _some(plan, judged, rows)))
+    return found, left_out
 
 
-def _answer_tests(plan: Plan, task: Task, score: Callable[[Split], np.ndarray], folder: Path) -> None:
+def _answer_tests(plan: Plan, task: Task, score: Callable[[Split], np.ndarray], folder: Path) -> Told:
+    """Write the answers to the suite's test sets; gives those that there are no answers to."""
+    unanswered: Told = []
     for name in (task.name, *plan.diagnostics(task.name)):
         judged = get_task(name)
         for split in judged.test_splits:
+            if (name, split) not in FILES[plan.suite]:  # SuperGLUE's warm start is from a task of GLUE
+                continue
             try:
                 rows = load_split(judged, split, plan.data_dir, source=plan.data_source, labelled=False)
-            except DataError as error:  # the zip will say which answers it lacks
-                logger.warning("%s %s is not answered: %s", name, split, error)
-                continue
-            write_answers(plan.of_suite, judged, split, rows, score(rows), folder / FOLDER)
+                why = rows.note  # a leaderboard takes answers to all of the official rows only
+            except DataError as error:
+                why = error.what
+            if why:
+                logger.warning("%s %s is not answered: %s", name, split, why)
+                unanswered.append({"task": name, "split": split, "why": why})
+            else:
+                write_answers(plan.of_suite, judged, split, rows, score(rows), folder / FOLDER)
+    return unanswered
 
 
 def _judge(scores: np.ndarray, task: Task, split: str, rows: Split, folder: Path) -> SplitResult:

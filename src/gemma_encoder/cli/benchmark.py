@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -42,17 +43,20 @@ def run(options: BenchmarkOptions, recipe: RecipeOptions, encoder_options: Encod
         raise ConfigError(
             f"{options.model} is an encoder already", fix="give the decoder, each trial adapts it"
         )
+    _check_numbers(options, recipe, encoder_options)
     quiet_libraries()
     if options.smoke:
         options, recipe = _smoke(options, recipe)
     plan = make_plan(options, recipe, encoder_options)
     folder = Path(options.output or f"runs/{options.suite}")
     check_writable(folder, folder=True)
+    from ..benchmark.runner import finished, raise_failures, run_plan
+    from ..benchmark.workload import check_data
+
+    check_data(plan, dict.fromkeys(trial.task for trial in plan.trials() if not finished(folder, trial)))
     if options.dry_run:
         _print_plan(plan, folder)
         return
-    from ..benchmark.runner import raise_failures, run_plan
-
     with _display(plan) as show:
         progress = run_plan(
             plan,
@@ -69,6 +73,20 @@ def run(options: BenchmarkOptions, recipe: RecipeOptions, encoder_options: Encod
     if progress.waiting:
         note(f"{counted(len(progress.waiting), 'trial')} left; the same command goes on with them")
     raise_failures(progress)
+
+
+def _check_numbers(options: BenchmarkOptions, recipe: RecipeOptions, encoder: EncoderOptions) -> None:
+    """Refuse numbers that nothing can be run with, before the first trial fails for them.
+
+    Raises:
+        ConfigError: One is not above 0.
+    """
+    numbers = {name: value for name, value in asdict(recipe).items() if name not in ("bf16", "args")}
+    numbers |= {"jobs": options.jobs, "budget_minutes": options.budget_minutes}
+    numbers |= {"max_length": encoder.max_length}
+    for name, value in numbers.items():
+        if value is not None and not 0 < value < math.inf:
+            raise ConfigError(f"--{name} is {value}", fix="give a number above 0")
 
 
 def _zip(plan: Plan, folder: Path) -> None:
@@ -90,12 +108,15 @@ def make_plan(options: BenchmarkOptions, recipe: RecipeOptions, encoder_options:
     import torch
 
     from ..benchmark import Plan, get_suite
+    from ..benchmark.plan import WARM_START_TASK
+    from ..benchmark.suites import counted_tasks
     from ..training import EncoderTrainingArguments, recipe_for
     from ..training.arguments import bf16_is_native
 
     if encoder_options.template is not None:
         raise ConfigError("--template is that of each task here", fix="leave it out")
     suite = get_suite(options.suite)
+    counted_tasks(suite, wnli=options.wnli)  # refuses WNLI where there is none
     for name in recipe.args:
         if name in asdict(recipe) or name in ("output_dir", "seed"):
             raise ConfigError(f"--args.{name} is set by the benchmark", fix="leave it out")
@@ -117,16 +138,18 @@ def make_plan(options: BenchmarkOptions, recipe: RecipeOptions, encoder_options:
     changed = {name: value for name, value in given.items() if value is not None}
     file = Path(options.recipe) if options.recipe else None
     made = asdict(encoder_options)
+    # SuperGLUE has no MNLI, whose model warm starts begin from.
+    trained = (*suite.tasks, WARM_START_TASK) if options.warm_start else suite.tasks
     return Plan(
         suite=suite.name,
         model=options.model,
         arms=("main", "stock", "encoder") if options.baselines else ("main",),
-        tasks=tuple(options.tasks or suite.tasks),
+        tasks=tuple(dict.fromkeys(options.tasks or suite.tasks)),
         seeds=options.seeds,
         encoder_model=options.encoder_model if options.baselines else None,
         encoder={name: made[name] for name in ENCODER_FIELDS}
         | {"text": {"bos": encoder_options.bos, "eos": encoder_options.eos}},
-        recipes={task: asdict(replace(recipe_for(task, file), **changed)) for task in suite.tasks},
+        recipes={task: asdict(replace(recipe_for(task, file), **changed)) for task in trained},
         training=training,
         data_dir=options.data_dir,
         data_source=options.data_source,
@@ -164,34 +187,37 @@ def _smoke(options: BenchmarkOptions, recipe: RecipeOptions) -> tuple[BenchmarkO
 
 def _print_plan(plan: Plan, folder: Path) -> None:
     """Trials and what they compute."""
+    from ..benchmark.workload import train_rows, train_tokens
     from ..decoders import describe_decoder
     from ..tasks import get_task
 
-    rows, total = [], 0.0
+    rows, total, all_known = [], 0.0, True
     for task in dict.fromkeys(trial.task for trial in plan.trials()):
         recipe, trials = plan.recipes[task], sum(trial.task == task for trial in plan.trials())
         official = get_task(task).official_rows[get_task(task).train_split]
-        count = min(official, recipe["max_train_rows"] or official)
-        per_trial = count * (recipe["tokens"] or 0) * recipe["num_train_epochs"]
+        count, known = train_rows(plan, task)
+        per_trial = train_tokens(plan, task, count)
         total += per_trial * trials
+        all_known = all_known and known
         rows.append(
             {
                 "task": task,
                 "trials": trials,
                 "official train rows": official,
-                "used": count,
+                "used": count if known else f"at most {count:,}",
                 "epochs": f"{recipe['num_train_epochs']:g}",
                 "learning rate": f"{recipe['learning_rate']:g}",
                 "million tokens a trial": f"{per_trial / 1e6:.2f}",
             }
         )
     print_table("Would run (dry run, nothing written):", rows)
+    at_most, hours = "" if all_known else "at most ", total / TOKENS_PER_SECOND / 3600
     facts = {
         "decoder": describe_decoder(plan.model),
         "models": ", ".join(plan.arms),
         "diagnostics": ", ".join(task for task in plan.tasks if get_task(task).trained_on) or "none",
-        "trained tokens": f"{total / 1e6:,.1f} million (with Gemma 3's tokenizer, padding left out)",
-        "on two CPU cores": f"about {total / TOKENS_PER_SECOND / 3600:,.1f} hours to train Gemma 3 270M",
+        "trained tokens": f"{at_most}{total / 1e6:,.1f} million (with Gemma 3's tokenizer, padding left out)",
+        "on two CPU cores": f"{at_most or 'about '}{hours:,.1f} hours to train Gemma 3 270M",
         "output": folder,
     }
     print_facts("", facts)
@@ -237,7 +263,8 @@ def _live_table(plan: Plan, progress: Progress) -> Any:
     from rich.console import Group
     from rich.table import Table
 
-    from ..benchmark.report import ARM_TITLES
+    from ..benchmark.judged import has_other_rows
+    from ..benchmark.report import ARM_TITLES, MARK, MARK_MEANS
 
     ended = len(progress.done) + len(progress.failed)
     total = ended + len(progress.running) + len(progress.waiting)
@@ -253,8 +280,9 @@ def _live_table(plan: Plan, progress: Progress) -> Any:
             parts = []
             for trial in (trial for trial in trials if (trial.task, trial.arm) == (task, arm)):
                 if trial in progress.done:
-                    first = progress.done[trial]["results"][0]["metrics"]
-                    parts.append(f"{100 * next(iter(first.values())):.1f}")
+                    record = progress.done[trial]
+                    first = next(iter(record["results"][0]["metrics"].values()))
+                    parts.append(f"{100 * first:.1f}{MARK if has_other_rows(record) else ''}")
                 elif trial in progress.failed:
                     parts.append("[red]failed[/red]")
                 elif trial in progress.running:
@@ -263,13 +291,18 @@ def _live_table(plan: Plan, progress: Progress) -> Any:
                     parts.append("[dim]-[/dim]")
             cells.append("  ".join(parts))
         table.add_row(task, *cells)
-    return Group(title, table)
+    any_marked = any(has_other_rows(record) for record in progress.done.values())
+    return Group(title, table, *([f"{MARK} {MARK_MEANS}"] if any_marked else []))
 
 
 def _scores(record: dict[str, Any]) -> str:
+    from ..benchmark.judged import has_other_rows
+    from ..benchmark.report import MARK_MEANS
+
     shown = [
         f"{result['task']} {name} {value:.4f}"
         for result in record["results"]
         for name, value in result["metrics"].items()
     ]
-    return f"{', '.join(shown)} ({record['minutes']:.1f} min)"
+    other_rows = f"; {MARK_MEANS}" if has_other_rows(record) else ""
+    return f"{', '.join(shown)} ({record['minutes']:.1f} min{other_rows})"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import ConfigError
-from .common import note, print_table, quiet_libraries
+from .common import note, print_facts, print_table, quiet_libraries
 from .options import ReportOptions
 
 
@@ -20,15 +20,19 @@ def run(options: ReportOptions) -> None:
 
 def write_and_print(folder: Path, *, wnli: bool) -> None:
     """Write `results.*` of a benchmark into its folder and print the table."""
-    from ..benchmark.report import describe, table, write_report
+    from ..benchmark.report import ARM_TITLES, MARK, MARK_MEANS, describe, marked, table, write_report
     from ..benchmark.results import collect
 
     results = collect(folder, wnli=wnli)
     written = write_report(results, folder)
     print("\n".join(describe(results)))
-    compared = ("difference", "p") if len(results.plan.arms) > 1 else ()
-    shown = ("task", "model", "score", "majority", *compared, "seeds", "train rows", "minutes")
+    shown = ("task", "model", "score", "difference", "p", "seeds", "train rows", "minutes")
     print_table("", [{name: row[name] for name in shown} for row in table(results)])
+    if notes := marked(results):
+        print_facts(f"{MARK} {MARK_MEANS}", notes)
+    for result in results.tasks:
+        if result.not_compared:
+            note(f"{result.task}, {ARM_TITLES[result.arm]}: no difference, {result.not_compared}")
     note(f"written to {', '.join(map(str, written))}")
     if not any(path.suffix == ".svg" for path in written) and results.tasks:
         note('no figure: pip install "gemma-encoder[figures]"')

@@ -37,23 +37,39 @@ def majority_baseline(
         groups: As in `compute_metrics`.
         candidates: As in `compute_metrics`.
     """
+    scores = majority_scores(labels, problem_type, num_labels=num_labels, groups=groups)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # that its correlation is not defined is no news
+        return compute_metrics(names, scores, labels, groups=groups, candidates=candidates)
+
+
+def majority_scores(
+    labels: Any, problem_type: ProblemType, *, num_labels: int | None = None, groups: Any = None
+) -> np.ndarray:
+    """The scores of that predictor, float64 `[N, C]`: row by row, for a paired comparison with it.
+
+    Args:
+        labels: As in `majority_baseline`, like the others.
+        problem_type: What the labels are.
+        num_labels: How many classes there are.
+        groups: Which rows are a list; needed in ranking.
+
+    Raises:
+        DataError: There are no rows.
+    """
     labels = np.asarray(labels)
     if not labels.size:
         raise DataError("there are no rows to judge", fix="give at least one")
     if problem_type == "regression":
-        scores = np.full((len(labels), 1), labels.astype(np.float64).mean())
-    elif problem_type == "ranking":
+        return np.full((len(labels), 1), labels.astype(np.float64).mean())
+    if problem_type == "ranking":
         places = _places(np.asarray(groups))
         commonest = np.bincount(places[labels > 0], minlength=1).argmax()
-        scores = (places == commonest)[:, None].astype(np.float64)
-    elif problem_type == "multi_label_classification":
-        scores = np.tile(labels.mean(axis=0) - 0.5, (len(labels), 1))
-    else:
-        width = num_labels or max(2, int(labels.max()) + 1)
-        scores = np.tile(np.bincount(labels, minlength=width).astype(np.float64), (len(labels), 1))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # that its correlation is not defined is no news
-        return compute_metrics(names, scores, labels, groups=groups, candidates=candidates)
+        return (places == commonest)[:, None].astype(np.float64)
+    if problem_type == "multi_label_classification":
+        return np.tile(labels.mean(axis=0) - 0.5, (len(labels), 1))
+    width = num_labels or max(2, int(labels.max()) + 1)
+    return np.tile(np.bincount(labels, minlength=width).astype(np.float64), (len(labels), 1))
 
 
 def _places(groups: np.ndarray) -> np.ndarray:

@@ -40,7 +40,8 @@ class Task:
             checkpoint.
         template: How the text (and its pair) is written out for the model.
         label_values: `name`: a label in a file is a class name. `index`: an integer is the class's place in
-            `labels`, as in the Hugging Face exports; names are read too, and -1 marks a row without a label.
+            `labels`, as in the Hugging Face exports; names are read too, and -1 marks a row without a
+            label, in regression too.
         label_separator: For multi-label columns of plain text: what stands between the labels of a row.
         strip: Remove white space around texts (SST-2's texts end in a space that served texts don't have).
         aliases: Other names that columns have in other layouts, `{other: ours}`.
@@ -54,6 +55,7 @@ class Task:
         more_splits: Further splits that are reported, each by its own score (MNLI mismatched).
         official_rows: Rows of each official split; lists of candidates count once.
         folders: Names of the task's folder in other layouts than that of the hub.
+        labelled_file: Name of the official file with the labels, where the one that is answered has none.
         hub: Repository and configuration on the Hugging Face hub.
     """
 
@@ -76,6 +78,7 @@ class Task:
     more_splits: tuple[str, ...] = ()
     official_rows: Mapping[str, int] = field(default_factory=dict)
     folders: tuple[str, ...] = ()
+    labelled_file: str | None = None
     hub: tuple[str, str] | None = None
 
     def __post_init__(self) -> None:

@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 from datasets import Dataset, Features, List, Value
 
-from ..errors import ConfigError, DataError, first_line
+from ..errors import ConfigError, DataError, NoLabelsError, first_line
 from ..losses import ProblemType
 from .base import CANDIDATE, GROUP, INDEX, Split, Task, TaskData, by_group
 from .formats import ReadReport, missing_column
@@ -211,8 +211,9 @@ def read_table(
         labelled: Whether labels are read. Otherwise rows get the `idx` that the file calls them by.
 
     Raises:
+        NoLabelsError: None of the rows has a label.
         DataError: The file or a row of it is bad, or a label is none of the task's; names file, row and
-        label.
+            label.
     """
     report = ReadReport(skip_bad_rows=skip_bad_rows)
     kind = _labelled_format(path, format)
@@ -300,6 +301,9 @@ def _flat_rows(
             flat = list(task.rows_of(record))
             for row in flat:
                 texts = tuple(text_of(row, column, place) for column in task.text_columns)
+                if labelled and task.label_column not in row:
+                    report.no_label(missing_column(task.label_column, record, place))
+                    continue
                 label = row[task.label_column] if labelled else None
                 refuse_no_label(label, task.label_column, place)
                 group, candidate = row.get(GROUP), row.get(CANDIDATE)
@@ -341,6 +345,9 @@ def _split(
     for row in raw:
         try:
             label = encode_label(row.label, task, row.place) if labelled else None
+        except NoLabelsError as error:
+            report.no_label(error)
+            continue
         except DataError as error:
             report.bad(error)
             continue
@@ -353,6 +360,7 @@ def _split(
         columns[GROUP].append(groups.setdefault(row.group, len(groups)))
         columns[CANDIDATE].append(row.candidate)
         columns[INDEX].append(json.dumps(row.index))
+    report.refuse_no_labels(source, len(columns["row"]))
     if not columns["row"]:
         first = f"; first: {report.first_errors[0]}" if report.first_errors else ""
         raise DataError(

@@ -19,7 +19,7 @@ from typing import IO, Any
 
 import pyarrow.parquet as pq
 
-from ..errors import ConfigError, DataError, first_line
+from ..errors import ConfigError, DataError, NoLabelsError, first_line
 
 Source = str | Path | IO[Any]
 Numbered = tuple[int, dict[str, Any]]
@@ -38,12 +38,16 @@ class ReadReport:
         skipped: Bad rows left out so far.
         empty_texts: Rows given out whose text is empty or white space.
         first_errors: The first few errors skipped.
+        unlabelled: Rows without a label.
+        first_unlabelled: The error of the first of them.
     """
 
     skip_bad_rows: bool = False
     skipped: int = 0
     empty_texts: int = 0
     first_errors: list[DataError] = field(default_factory=list)
+    unlabelled: int = 0
+    first_unlabelled: DataError | None = None
 
     def bad(self, error: DataError) -> None:
         """Count a bad row, or raise its error if bad rows are not to be skipped."""
@@ -52,6 +56,32 @@ class ReadReport:
         self.skipped += 1
         if len(self.first_errors) < 5:
             self.first_errors.append(error)
+
+    def no_label(self, error: DataError) -> None:
+        """Count a row without a label. Only at the end of a file can be told what it is: a bad row among
+        others, or one of a file whose labels are hidden."""
+        self.unlabelled += 1
+        self.first_unlabelled = self.first_unlabelled or error
+        if self.skip_bad_rows:
+            self.bad(error)
+
+    def refuse_no_labels(self, source: Source, labelled: int) -> None:
+        """Say at the end of a file that rows had no label, unless they were skipped and others are left.
+
+        Args:
+            source: The file.
+            labelled: Rows with a label.
+
+        Raises:
+            NoLabelsError: No row has one.
+            DataError: Some have none; names the first.
+        """
+        first = self.first_unlabelled
+        if first is not None and not labelled and self.skipped in (0, self.unlabelled):
+            what = f"no row has a label; first: {first.what}"
+            raise NoLabelsError(what, where=first.where or name_of(source), fix=first.fix)
+        if first is not None and not self.skip_bad_rows:
+            raise DataError(first.what, where=first.where, fix=first.fix)
 
 
 def name_of(source: Source) -> str:

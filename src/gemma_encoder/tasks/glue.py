@@ -167,9 +167,10 @@ GLUE: dict[str, Task] = {
             {"test": 1104},
             "diagnostic",
             template=ENTAILMENT,
-            aliases=NLI_ALIASES,
+            aliases=NLI_ALIASES | {"Premise": "premise", "Hypothesis": "hypothesis", "Label": "label"},
             trained_on="mnli",
             validation_split="test",
+            labelled_file="diagnostic-full",
         ),
     )
 }

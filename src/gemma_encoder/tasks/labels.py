@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ..errors import DataError
+from ..errors import DataError, NoLabelsError
 from ..losses import ProblemType
 from .base import Task
 from .tables import SURROGATE
@@ -152,8 +152,8 @@ def encode_label(value: Any, task: Task, place: str) -> int | float | list[float
     """The label as the number (or numbers) that a loss and a metric take.
 
     Raises:
-        DataError: It is missing, unknown to the task, or not a number where one is due; names the place and
-        the label.
+        NoLabelsError: It is missing.
+        DataError: It is unknown to the task, or not a number where one is due; names the place and the label.
     """
     if task.problem_type == "multi_label_classification":
         if _is_null(value):
@@ -165,7 +165,7 @@ def encode_label(value: Any, task: Task, place: str) -> int | float | list[float
         ]
         return [float(index in chosen) for index in range(len(task.labels))]
     if is_missing(value):
-        raise DataError("the label is missing", where=place, fix="fill it in, or skip bad rows")
+        raise NoLabelsError("the label is missing", where=place, fix="fill it in, or skip bad rows")
     if task.problem_type == "single_label_classification":
         return _class_index(single_name(value, place), task, place)
     number = _number(value)
@@ -177,7 +177,7 @@ def encode_label(value: Any, task: Task, place: str) -> int | float | list[float
         raise DataError(
             f"the label {shown(value)} is too large for float32", where=place, fix="use a larger unit"
         )
-    if task.problem_type == "ranking" and number < 0:
+    if (task.problem_type == "ranking" and number < 0) or (task.label_values == "index" and number == -1):
         raise _unlabelled(place)
     return float(number)
 
@@ -195,9 +195,9 @@ def _class_index(name: str, task: Task, place: str) -> int:
     raise DataError(f"the label {shown(name)} is not one of {known}", where=place, fix=fix)
 
 
-def _unlabelled(place: str) -> DataError:
+def _unlabelled(place: str) -> NoLabelsError:
     fix = "score a split that has labels; -1 marks the rows of a test set"
-    return DataError("the row has no label (-1)", where=place, fix=fix)
+    return NoLabelsError("the row has no label (-1)", where=place, fix=fix)
 
 
 def _number(value: Any) -> int | float | None:

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import datasets
 from datasets.exceptions import DatasetsError
 
-from ..errors import ConfigError, DataError, first_line
+from ..errors import ConfigError, DataError, NoSplitError, first_line
 from .base import GROUP, Split, Task, TaskData
 from .files import read_table, sample, to_split
 from .tables import SUFFIXES
@@ -35,12 +35,14 @@ def official_names(task: Task, split: str) -> tuple[str, ...]:
     if split.startswith("validation"):
         names += [split.replace("validation", "dev"), split.replace("validation", "val")]
     elif task.trained_on:
-        names += [*task.folders, task.name]
+        names += [*([task.labelled_file] if task.labelled_file else ()), *task.folders, task.name]
     return tuple(names)
 
 
-def _split_names(task: Task, split: str) -> tuple[str, ...]:
-    return (*official_names(task, split), *_PARTS.get(split, (f"{split}_sample",)))
+def _split_names(task: Task, split: str, labelled: bool) -> tuple[str, ...]:
+    names = (*official_names(task, split), *_PARTS.get(split, (f"{split}_sample",)))
+    # Answers go by the order of the file without labels.
+    return tuple(name for name in names if labelled or name != task.labelled_file)
 
 
 def load_data(
@@ -93,8 +95,10 @@ def load_split(
         labelled: Whether labels are read; see `Split.rows` for what there is without them.
 
     Raises:
-        DataError: It is nowhere (says what was tried), a row is bad or has no label (-1), or a file with an
-            official split's name has another number of rows.
+        NoSplitError: The folder, or the bundled sets if only they will do, have no such split.
+        NoLabelsError: None of its rows has a label (-1).
+        DataError: It can't be had from the hub, a row is bad or has no label, or a file with an official
+            split's name has another number of rows.
         ConfigError: `source` is not one of `DataSource`.
     """
     if source not in get_args(DataSource):
@@ -103,21 +107,21 @@ def load_split(
         folder = Path(data_dir)
         if not folder.is_dir():
             raise DataError("the data folder is not there", where=str(folder), fix="check --data-dir")
-        path = find_file(folder, task, split)
+        path = find_file(folder, task, split, labelled)
         if path is None:
-            looked = _looked_for(folder, task, split)
-            raise DataError(
+            looked = _looked_for(folder, task, split, labelled)
+            raise NoSplitError(
                 f"there is no file for the {split} split of {task.name}; looked for {looked}",
                 where=str(folder),
                 fix="put it there, or leave --data-dir out to use the bundled sets or the hub",
             )
         return _read(path, task, split, labelled)
     bundled = bundled_folder() if source != "hub" else None
-    path = find_file(bundled, task, split) if bundled else None
+    path = find_file(bundled, task, split, labelled) if bundled else None
     if path is not None:
         return _read(path, task, split, labelled)
     if source == "bundled":
-        raise DataError(_no_bundled(task, split, bundled), fix="use another source or --data-dir")
+        raise NoSplitError(_no_bundled(task, split, bundled), fix="use another source or --data-dir")
     tried = "" if source == "hub" else _no_bundled(task, split, bundled) + "; "
     return _from_hub(task, split, tried, labelled)
 
@@ -134,9 +138,9 @@ def bundled_folder() -> Path | None:
     return folder if (folder / "glue").is_dir() else None
 
 
-def find_file(folder: Path, task: Task, split: str) -> Path | None:
+def find_file(folder: Path, task: Task, split: str, labelled: bool = True) -> Path | None:
     """The file for a split: official names before others, nearer folders before farther ones."""
-    for name in _split_names(task, split):
+    for name in _split_names(task, split, labelled):
         for place in _places(folder, task):
             for suffix in (suffix for suffix, kind in SUFFIXES.items() if kind != "lines"):
                 for path in (place / f"{name}{suffix}", place / f"{name}{suffix}.gz"):
@@ -207,6 +211,6 @@ def _no_bundled(task: Task, split: str, folder: Path | None) -> str:
     return f"no {split} split of {task.name} is bundled in {folder}"
 
 
-def _looked_for(folder: Path, task: Task, split: str) -> str:
-    names = " or ".join(f"{name}.*" for name in _split_names(task, split))
+def _looked_for(folder: Path, task: Task, split: str, labelled: bool) -> str:
+    names = " or ".join(f"{name}.*" for name in _split_names(task, split, labelled))
     return f"{names} in {', '.join(str(place) for place in _places(folder, task))}"

@@ -68,7 +68,7 @@ def record_rows(record: Record) -> Iterator[Record]:
                 "query": query["query"].replace("@placeholder", entity),
                 "passage": " ".join(part.strip() for part in text.split("@highlight")),
                 "label": float(entity in query["answers"]) if query["answers"] else -1,
-                GROUP: query["idx"],
+                GROUP: _group(query["idx"]),
                 CANDIDATE: entity,
                 INDEX: query["idx"],
             }
@@ -109,14 +109,15 @@ def _is_chosen(label: Any, number: int) -> float:
 def _queries(record: Record) -> Iterator[Record]:
     """The queries of a ReCoRD record with their answers (none in a test set)."""
     if "qas" not in record:
-        yield {"query": record["query"], "answers": set(record["answers"]), "idx": _index(record["idx"])}
+        yield {"query": record["query"], "answers": set(record["answers"]), "idx": record["idx"]}
         return
     for query in record["qas"]:
         answers = {answer["text"] for answer in query.get("answers", ())}
-        yield {"query": query["query"], "answers": answers, "idx": _index(query["idx"])}
+        yield {"query": query["query"], "answers": answers, "idx": query["idx"]}
 
 
-def _index(idx: Any) -> Any:
+def _group(idx: Any) -> Any:
+    """What the rows of a query are told by: the export's passage and query, or the official number."""
     return tuple(idx.values()) if isinstance(idx, dict) else idx
 
 

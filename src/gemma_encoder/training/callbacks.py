@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -42,6 +43,14 @@ class Throughput:
     def padding_avoided(self) -> float:
         """Fraction of the padded batches' tokens that are padding and were not computed."""
         return 1 - self.tokens / self.slots if self.slots else 0.0
+
+
+def seconds_since(started: float) -> float:
+    """Time since a `time.perf_counter()`, until a GPU has done what it was given, which it does in its own
+    time."""
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()
+    return time.perf_counter() - started
 
 
 class ProgressLines(TrainerCallback):

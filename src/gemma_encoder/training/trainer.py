@@ -32,7 +32,7 @@ from ..scoring import is_out_of_memory, out_of_memory, score_token_ids
 from ..tasks import Task
 from ..tasks.base import by_group
 from .arguments import EncoderTrainingArguments
-from .callbacks import NewEpoch, ProgressLines, SaveByTime, Throughput
+from .callbacks import NewEpoch, ProgressLines, SaveByTime, Throughput, seconds_since
 from .collation import Collator, TokenizedRows, TrainingItems
 from .parameters import parameter_groups
 from .resuming import check_same, decisive_settings
@@ -147,7 +147,7 @@ class EncoderTrainer(Trainer):
                         [[0] * lengths[row] for row in batch], self.options.max_tokens
                     ) from error
                 raise
-        self.throughput.add(sum(lengths), inputs["attention_mask"].numel(), time.perf_counter() - started)
+        self.throughput.add(sum(lengths), inputs["attention_mask"].numel(), seconds_since(started))
         return loss_of_batch
 
     def _backward(

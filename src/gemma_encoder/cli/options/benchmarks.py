@@ -21,7 +21,8 @@ class BenchmarkOptions:
         encoder_model: The established encoder, a folder or hub id, for --baselines.
         recipe: YAML file with hyper-parameters and numbers of rows for some tasks, in the form of ours
             (docs/benchmark.md); options on the command line come before it.
-        warm_start: RTE, MRPC and STS-B (SuperGLUE: RTE and CB) start from the seed's model of MNLI.
+        warm_start: RTE, MRPC and STS-B (SuperGLUE: RTE and CB) start from the seed's model of MNLI; the stock
+            classifier doesn't.
         wnli: Count WNLI in GLUE's average.
         jobs: Trials side by side; they share the cores.
         budget_minutes: Begin no trial that would probably end later than this.
@@ -67,8 +68,8 @@ class RecipeOptions:
         max_train_rows: Train on at most this many rows of each task, drawn with the trial's seed.
         max_validation_rows: Judge by at most this many rows of each split; for a first look only.
         bf16: Compute in bfloat16 (weights stay float32); by default where the machine does so natively.
-        args: Any other field of EncoderTrainingArguments: --args.KEY VALUE, e.g. --args.tune lora; not for
-            the stock classifier.
+        args: Any other field of EncoderTrainingArguments: --args.KEY VALUE, e.g. --args.tune lora; for the
+            stock classifier those that transformers' own TrainingArguments has too.
     """
 
     learning_rate: float | None = None
