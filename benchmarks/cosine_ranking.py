@@ -18,8 +18,9 @@ import numpy as np
 from gemma_encoder import Encoder, PoolingConfig, TextConfig
 from gemma_encoder.decoders import Decoder
 from gemma_encoder.ranking import Run, read_run, write_run
-from gemma_encoder.ranking.collection import RunLists, open_collection
+from gemma_encoder.ranking.collection import open_collection
 from gemma_encoder.ranking.lists import CandidateList
+from gemma_encoder.ranking.run_lists import RunLists
 from gemma_encoder.scoring import pool_token_ids
 
 from .common import exit_status

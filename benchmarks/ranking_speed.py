@@ -32,9 +32,10 @@ from sentence_transformers import CrossEncoder
 from gemma_encoder.decoders import Decoder
 from gemma_encoder.errors import ConfigError
 from gemma_encoder.ranking import Reranker, bm25_index, read_run
-from gemma_encoder.ranking.collection import Corpus, RunLists, find_file, read_queries
+from gemma_encoder.ranking.collection import Corpus, find_file, read_queries
 from gemma_encoder.ranking.learning import RANKING
 from gemma_encoder.ranking.lists import CandidateList
+from gemma_encoder.ranking.run_lists import RunLists
 
 from .common import Comparison, add_common_options, exit_status, parse, rates_of, report
 from .cross_encoder import (

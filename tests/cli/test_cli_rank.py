@@ -203,8 +203,31 @@ def test_what_has_no_text_can_be_left_out(run, command, beir, tmp_path):
     status, _, err = run(*command, "--skip_missing")
     assert status == 0, err
     assert "1 repeated line passed over" in err
-    assert "1 queries without text left out; 1 candidates without text left out" in err
+    assert "1 queries without text left out; 3 queries without candidates; 1 candidates without text" in err
     assert read_run(tmp_path / "out.trec").run.keys() == {"q1"}
+
+
+def test_what_is_left_out_is_told(run, command, beir, tmp_path):
+    """q9 is judged and has no text, q4 has no candidates, q2 no judgments; d6 is empty, d9 not there."""
+    judgments = "q1 0 d1 1\nq1 0 d1 1\nq1 0 d9 0\nq3 0 d3 1\nq4 0 d1 0\nq9 0 d1 1\n"
+    (tmp_path / "judged.trec").write_text(judgments)
+    status, _, err = run(*command, "--qrels", tmp_path / "judged.trec", "--dry_run")
+    assert status == 0, err
+    assert (
+        "1 repeated lines of judgments passed over; 1 documents of the corpus are empty; "
+        "1 judged queries without text left out; 1 queries of the run without judgments left out; "
+        "1 queries without candidates; 1 judgments of documents without text\n"
+    ) in err
+    status, _, err = run(*command, "--dry_run")
+    assert status == 0 and "1 documents of the corpus are empty; 1 queries without candidates\n" in err
+
+
+def test_empty_documents_of_a_file_are_told(run, model, tmp_path):
+    path = tmp_path / "lists.jsonl"
+    path.write_text('{"query": "q", "documents": ["a bank", "", "  "]}\n')
+    words = ["rank", "--model", model, "--lists", path, "--out", tmp_path / "out.trec", "--dry_run"]
+    status, _, err = run(*words)
+    assert status == 0 and "lists.jsonl: 2 documents without a text" in err
 
 
 def test_nothing_to_rank_and_no_candidates(refused, model, beir, tmp_path, encoder_folder):

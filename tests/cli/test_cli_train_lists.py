@@ -111,4 +111,48 @@ def test_all_lists_of_a_query_are_held_out_together(tmp_path):
 def test_lists_without_judgments_are_refused_before_training(refused, command, tmp_path):
     path = tmp_path / "lists.jsonl"
     path.write_text('{"query": "a", "documents": ["b", "c"]}\n{"query": "d", "documents": ["b", "c"]}\n')
-    assert "has no labels" in refused(*command)
+    assert "query 'lists-1' has no labels to learn from" in refused(*command, "--dry_run").replace(
+        f"{path}", "lists"
+    )
+
+
+def test_one_list_without_labels_is_found_before_it_is_drawn(refused, command, tmp_path):
+    path = lists(tmp_path / "lists.jsonl")
+    with path.open("a") as file:
+        file.write('{"query_id": "q9", "query": "a", "documents": ["b", "c"]}\n')
+    said = refused(*command, "--dry_run")
+    assert "query 'q9' has no labels to learn from" in said and "lists.jsonl, list 13" in said
+
+
+@pytest.mark.parametrize(
+    ("label", "loss", "says"),
+    [
+        (lambda right: 0, "softmax", "all 12 lists have no relevant document, or one document alone"),
+        (lambda right: 0, "pointwise", "all 12 lists have no relevant document"),
+        (lambda right: 3, "listmle", "all 12 lists have labels that are all equal"),
+        (
+            lambda right: right - 0.5,
+            "softmax",
+            "the label -0.5, and the loss softmax takes labels as weights",
+        ),
+        (lambda right: right - 0.5, "lambda", "kl or margin_mse"),
+    ],
+)
+def test_labels_that_teach_a_loss_nothing_are_refused(refused, command, tmp_path, label, loss, says):
+    lists(tmp_path / "lists.jsonl", label=label)
+    assert says in refused(*command, "--dry_run", "--ranking_loss", loss)
+
+
+@pytest.mark.parametrize("loss", ["kl", "margin_mse", "listmle", "pairwise"])
+def test_scores_of_a_teacher_may_be_negative(run, command, tmp_path, loss):
+    lists(tmp_path / "lists.jsonl", label=lambda right: right - 3.5)
+    status, _, err = run(*command, "--dry_run", "--ranking_loss", loss)
+    assert status == 0 and "lists have" not in err
+
+
+def test_lists_that_teach_nothing_are_counted(run, command, tmp_path):
+    path = lists(tmp_path / "lists.jsonl")
+    other = lists(tmp_path / "other.jsonl", range(20, 23), label=lambda right: 0)
+    words = [f"{path},{other}" if word == path else word for word in command]
+    status, _, err = run(*words, "--dry_run")
+    assert status == 0 and "3 of 15 lists have no relevant document" in err, err

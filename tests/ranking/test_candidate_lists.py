@@ -7,6 +7,7 @@ import pytest
 from datasets import Dataset, disable_progress_bars
 
 from gemma_encoder.errors import ConfigError, DataError
+from gemma_encoder.ranking import list_files
 from gemma_encoder.ranking.list_files import read_lists
 from gemma_encoder.ranking.list_records import from_records
 from gemma_encoder.ranking.lists import CandidateList
@@ -53,7 +54,12 @@ def test_a_list_as_it_is_written(write):
         {"query": "q", "positive_passages": [{"docid": "1", "title": "", "text": "a"}],
          "negative_passages": [{"docid": "2", "text": "b"}, {"docid": "3", "text": "c"}]},  # Tevatron
         {"query": "q", "passages": {"is_selected": [1, 0, 0], "passage_text": ["a", "b", "c"]}},  # MS MARCO
-        {"query": "q", "pos": ["a", "a"], "neg": ["b", "a", "c"]},  # what comes twice counts once
+        {"query": "q", "docs": ["a", "b", "c"], "label": [True, False, False]},
+        {"query": "q", "documents": [{"text": text, "label": str(int(text == "a"))} for text in "abc"]},
+        {"question": "q", "answer": "a", "negative_1": "b", "negative_2": "c"},
+        {"query": "q", "answer": "short", "pos": "a", "neg": ["b", "c"]},
+        {"query": "q", "pos": ["a"], "neg": ["b", "c"], "pos_scores": None, "neg_scores": None},
+        {"query": "q", "pos": ["a", "a"], "neg": ["b", "c", "b"]},  # what comes twice counts once
     ],
 )  # fmt: skip
 def test_the_forms_of_hard_negatives(record):
@@ -72,10 +78,66 @@ def test_triples(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("header", ["", "query\tpositive\tnegative\n"])
+def test_triples_of_ids_are_not_learnt_as_texts(tmp_path, header):
+    path = tmp_path / "qidpidtriples.tsv"
+    path.write_text(header + "1185869\t1185869\t2942565\n")
+    with pytest.raises(DataError, match=r"are numbers: 1185869, 1185869, 2942565.*--collection"):
+        read_lists(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "lines", "documents"),
+    [
+        ("st.csv", ["anchor,positive,negative", '"q, r",a,b'], ("a", "b")),
+        ("st.tsv", ["question\tpositive\tnegative_1\tnegative_2", "q, r\ta\tb\tc"], ("a", "b", "c")),
+        ("st.csv", ["query,positive,negative_1,negative_2", '"q, r",a,b,'], ("a", "b")),  # fewer negatives
+        ("st.tsv", ["question\tpositives", "q, r\ta"], ("a",)),  # no column of the headerless triples
+    ],
+)
+def test_tables_with_a_header(tmp_path, name, lines, documents):
+    path = tmp_path / name
+    path.write_text("".join(f"{line}\n" for line in lines))
+    (made,) = read_lists(path)
+    assert (made.query, made.documents) == ("q, r", documents)
+    assert made.labels == (1.0,) + (0.0,) * (len(documents) - 1)
+
+
+def test_a_headerless_first_line_of_other_columns_is_refused(tmp_path):
+    path = tmp_path / "triples.tsv"
+    path.write_text("what is\ta bank\td\te\nq\ta\tb\n")
+    with pytest.raises(
+        DataError, match=r"4 fields, without a header they are query, positive, negative.*line 1"
+    ):
+        read_lists(path)
+
+
 def test_graded_labels_and_scores_of_a_teacher_are_kept():
     documents = [{"text": "a", "score": -3.25}, {"text": "b", "score": 7.5}]
     assert one({"query": "q", "documents": documents}).labels == (-3.25, 7.5)
     assert one({"query": "q", "documents": ["a", "b"]}).labels is None
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"query": "q", "pos": ["a"], "neg": ["b", "c"], "pos_scores": [5.5], "neg_scores": [1, "-2"]},
+        {"anchor": "q", "positive": "a", "negative_1": "b", "negative_2": "c", "scores": [5.5, 1, -2]},
+        {"anchor": "q", "positive": "a", "negative_1": "b", "negative_2": "c", "label": [5.5, 1, -2]},
+        {"query": "q", "pos": [{"text": "a", "score": 5.5}],
+         "neg": [{"text": "b", "score": 1}, {"text": "c", "score": -2}]},
+    ],
+)  # fmt: skip
+def test_scores_of_a_teacher_beside_positives_and_negatives(record):
+    made = one(record)
+    assert (made.documents, made.labels) == (("a", "b", "c"), (5.5, 1.0, -2.0))
+
+
+@pytest.mark.parametrize("name", ["my lists.jsonl", "my lists.jsonl.gz"])
+def test_queries_without_an_id_are_called_by_the_files_name(write, name):
+    record = {"query": "q", "pos": ["a"], "neg": ["b"]}
+    lists = read_lists(write(record, record, name=name))
+    assert [each.query_id for each in lists] == ["my-lists-1", "my-lists-2"]
 
 
 def test_a_changed_file_is_read_again(write):
@@ -83,6 +145,18 @@ def test_a_changed_file_is_read_again(write):
     assert len(read_lists(path)) == 1
     write({"query": "q", "pos": ["a"], "neg": ["b"]}, {"query": "r", "pos": ["a"], "neg": ["b"]})
     assert len(read_lists(path)) == 2
+
+
+def test_a_file_is_read_again_by_another_parser(write, monkeypatch):
+    path = write({"query": "q", "pos": ["a"], "neg": ["b"]})
+    read_lists(path)
+    calls = []
+    monkeypatch.setattr(list_files, "from_records", lambda *args: calls.append(1) or from_records(*args))
+    read_lists(path)
+    assert not calls
+    monkeypatch.setattr(list_files, "FORMAT", list_files.FORMAT + 1)
+    read_lists(path)
+    assert calls
 
 
 @pytest.mark.parametrize(
@@ -99,6 +173,39 @@ def test_a_changed_file_is_read_again(write):
         ({"query": "q", "documents": ["a"], "labels": ["high"]}, "a label is 'high'"),
         ({"query": "q", "documents": [{"text": "a", "label": 1}, {"text": "b"}]}, "some have none"),
         ({"query": ["q"], "pos": ["a"]}, "holds a list, not a text"),
+        ({"query": "q", "pos": ["a"], "neg": ["b"], "pos_scores": [1]}, "'neg_scores' is missing, for 1 doc"),
+        (
+            {"query": "q", "pos": ["a"], "neg": ["b"], "pos_scores": [1], "neg_scores": [1, 2]},
+            "has 2 labels: 1 doc",
+        ),
+        ({"query": "q", "positive": "a", "negative": "b", "scores": [1]}, "has 1 labels: 2 documents"),
+        (
+            {"query": "q", "positive": "a", "negative": "b", "label": 0.7},
+            "'label' is 0.7, no list, for 2 doc",
+        ),
+        ({"query": "q", "answer": "a", "label": 0}, "'label' is 0, no list, for 1 doc"),
+        ({"query": "q", "pos": ["a"], "neg": [{"text": "b", "score": 1}]}, "some have none"),
+        ({"query": "q", "documents": ["a"], "labels": ["nan"]}, "a label is 'nan'"),
+        # Which of two documents with one id is meant, or whether a text is relevant, nobody can tell.
+        (
+            {"query": "q", "documents": [{"id": "d", "text": "a"}, {"id": "d", "text": "b"}]},
+            "document 'd' comes",
+        ),
+        (
+            {"query": "q", "documents": [{"id": 1, "text": "a"}, {"id": "1", "text": "b"}]},
+            "document '1' comes",
+        ),
+        (
+            {
+                "query": "q",
+                "documents": [{"id": "d", "text": "a", "label": 0}, {"id": "d", "text": "a", "label": 2}],
+            },
+            "document 'd' comes twice, with the labels 0.0 and 2.0",
+        ),
+        ({"query": "q", "pos": ["a"], "neg": ["b", "a"]}, "with the labels 1.0 and 0.0 (text: 'a')"),
+        ({"query": "q", "documents": [{"id": "", "text": "a"}]}, "the id in 'id' is empty"),
+        ({"query": "q", "documents": [{"id": ["x"], "text": "a"}]}, "'id' holds a list"),
+        ({"query": "q", "query_id": " ", "pos": ["a"]}, "the id in 'query_id' is empty"),
     ],
 )
 def test_a_bad_record_is_named(write, record, says):
@@ -123,6 +230,7 @@ def test_lists_of_the_hub_are_read_alike(monkeypatch):
     rows = Dataset.from_list([{"query": "q", "pos": ["a"], "neg": ["b"]}])
     monkeypatch.setattr(datasets, "load_dataset", lambda name, config, split: rows)
     assert hub_lists("someone/triplets")[0].documents == ("a", "b")
+    assert hub_lists("someone/triplets")[0].query_id == "triplets-0"
 
 
 # ------------------------------------------------------------------------------------------------ sampling

@@ -6,7 +6,9 @@ import json
 import pytest
 
 from gemma_encoder.errors import ConfigError, DataError
-from gemma_encoder.ranking.collection import CHUNK, Corpus, RunLists, find_file, read_queries
+from gemma_encoder.ranking.collection import CHUNK, Corpus, find_file, read_queries
+from gemma_encoder.ranking.learning import hold_out
+from gemma_encoder.ranking.run_lists import RunLists
 
 CORPUS = {"d1": "a bank", "d2": "River wet", "d3": "money", "d4": ""}
 QUERIES = {"q1": "what is a bank", "q2": "where is water", "q3": "why"}
@@ -62,6 +64,21 @@ def test_positives_that_the_run_lacks_are_added_for_training():
     assert lists.gaps.missing_positives == 3  # d9 has no text, so it can't be added
 
 
+def test_added_positives_are_not_judged_by():
+    run = {"q1": {"d2": 5.0, "d4": 3.0}, "q2": {"d1": 1.0, "d3": 0.5}, "q3": {"d9": 1.0}}
+    qrels = {"q1": {"d1": 2}, "q2": {"d3": 1, "d2": 1}, "q3": {"d1": 1}}
+    lists = RunLists(run, QUERIES, CORPUS, qrels, missing_positives="add", strict=False)
+    assert [len(each) for each in lists] == [3, 3, 1]
+    judged = lists.to_judge([0, 2, 1])
+    assert [(each.document_ids, each.labels) for each in judged] == [
+        (("d2", "d4"), (0, 0)),
+        (("d1", "d3"), (0, 1)),
+    ]
+    kept, held = hold_out(lists, 0.4, seed=0)
+    assert len(kept) == 2 and {len(each) for each in held} <= {2}
+    assert max(len(each) for each in kept) == 3
+
+
 def test_what_has_no_text_is_refused_or_counted():
     run = RUN | {"q9": {"d1": 1.0}, "q3": {"d8": 1.0, "d7": 2.0}}
     with pytest.raises(DataError, match="1 queries and 2 documents.*query q9, document d7 of query q3"):
@@ -85,6 +102,11 @@ def test_nothing_to_rank_is_refused():
         RunLists({}, QUERIES, CORPUS)
 
 
+def test_no_relevant_document_is_said_to_be_the_cause():
+    with pytest.raises(DataError, match="none of the 2 queries with candidates has a relevant one"):
+        RunLists(RUN, QUERIES, CORPUS, {"q1": {"d1": 0}}, with_positives_only=True)
+
+
 A = '{"_id": "a", "text": "x"}'
 
 
@@ -105,3 +127,17 @@ def test_bad_lines_are_named(tmp_path, lines, read, says):
     path.write_text("\n".join(lines) + "\n")
     with pytest.raises(DataError, match=says):
         read(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("a\ttitle\tx", "3 fields, without a header they are _id, text.*line 1"),
+        ("docid\tbody", "no id or no text"),
+    ],
+)
+def test_a_first_line_of_another_form_is_not_lost(tmp_path, line, says):
+    path = tmp_path / "corpus.tsv"
+    path.write_text(f"{line}\nb\ty\n")
+    with pytest.raises(DataError, match=says):
+        Corpus(path)

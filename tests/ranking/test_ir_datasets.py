@@ -3,7 +3,8 @@
 import pytest
 
 from gemma_encoder.errors import ConfigError, DataError
-from gemma_encoder.ranking.collection import RunLists, open_collection
+from gemma_encoder.ranking.collection import open_collection
+from gemma_encoder.ranking.run_lists import RunLists
 
 ir_datasets = pytest.importorskip("ir_datasets")
 

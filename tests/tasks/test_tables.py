@@ -217,6 +217,21 @@ def test_a_bad_row_is_named_or_skipped_and_counted(tmp_path, name, content, plac
     assert str(report.first_errors[0]) == message
 
 
+def test_a_first_row_without_a_header_can_be_a_bad_one(tmp_path):
+    path = put(tmp_path / "a.tsv", b"a\tb\tc\nd\te\n")
+    with pytest.raises(DataError, match=r"3 fields, without a header they are id, text.*line 1\]"):
+        list(iter_records(path, header=("id", "text")))
+    report = ReadReport(skip_bad_rows=True)
+    found = list(iter_records(path, header=("id", "text"), report=report))
+    assert found == [(2, {"id": "d", "text": "e"})] and report.skipped == 1
+
+
+def test_a_header_of_other_known_names_is_no_row(tmp_path):
+    path = put(tmp_path / "a.tsv", b"docid\tbody\nd\te\n")
+    found = list(iter_records(path, header=("id", "text"), known=("docid",)))
+    assert found == [(2, {"docid": "d", "body": "e"})]
+
+
 def test_rows_after_a_bad_one_are_whole(tmp_path):
     path = put(tmp_path / "a.csv", b'text,n\n"a\nb\xff",1\nc,2\n"d"e,3\nf,4\ng\nh,5\n')
     report = ReadReport(skip_bad_rows=True)

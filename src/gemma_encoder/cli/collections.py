@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,9 @@ from .common import check_writable, counted, note, refuse_changed
 from .options import CollectionOptions
 
 if TYPE_CHECKING:
-    from ..ranking.collection import Collection, MissingPositives, RunLists
+    from ..ranking.collection import Collection
+    from ..ranking.lists import Lists
+    from ..ranking.run_lists import Gaps, MissingPositives, RunLists
     from ..ranking.runs import Run
 
 
@@ -46,7 +48,8 @@ def open_lists(
         ConfigError: Options contradict each other.
         DataError: A file can't be read, or a text is missing and `skip_missing` was not given.
     """
-    from ..ranking.collection import RunLists, open_collection
+    from ..ranking.collection import open_collection
+    from ..ranking.run_lists import RunLists
 
     _check(options)
     collection = open_collection(
@@ -57,14 +60,10 @@ def open_lists(
         judged=judged,
     )
     run = _run(options, collection)
-    if collection.qrels is not None:
-        queries = collection.judged_queries()
-        without = sum(query not in run for query in queries)
-        if without:
-            note(f"judged queries without candidates: {without:,}")
-        run = {query: scores for query, scores in run.items() if query in queries}
+    queries = collection.judged_queries()
+    kept = run if collection.qrels is None else {name: run[name] for name in run if name in queries}
     lists = RunLists(
-        run,
+        kept,
         collection.queries,
         collection.corpus,
         collection.qrels if judged else None,
@@ -74,7 +73,24 @@ def open_lists(
         strict=not options.skip_missing,
         source=f"{collection.source}, {_candidates(options)}",
     )
-    _tell(lists, added=missing_positives == "add")
+    _count(lists.gaps, collection, queries, run)
+    _tell(lists.gaps, collection, added=missing_positives == "add")
+    return lists
+
+
+def open_list_files(names: Sequence[str]) -> Lists:
+    """Lists of files and of the hub; empty documents among them are told.
+
+    Raises:
+        DataError: They can't be read.
+    """
+    from ..ranking.learning import load_lists
+    from ..ranking.lists import CandidateLists
+
+    lists = load_lists(names)
+    for part in lists.parts:
+        if isinstance(part, CandidateLists) and (empty := part.empty_documents()):
+            note(f"{part.source}: {counted(empty, 'document')} without a text")
     return lists
 
 
@@ -148,12 +164,32 @@ def _index_folder(collection: Collection) -> Path:
     return cache_folder() / "bm25" / hashlib.sha256(place.encode()).hexdigest()[:16]
 
 
-def _tell(lists: RunLists, *, added: bool) -> None:
-    gaps = lists.gaps
+def _count(gaps: Gaps, collection: Collection, queries: Mapping[str, str], run: Run) -> None:
+    """Add what is left out before there are lists."""
+    from ..ranking.collection import Corpus
+
+    gaps.queries_without_candidates += sum(not run.get(name) for name in queries)
+    if collection.qrels is None:
+        return
+    gaps.queries_without_judgments = sum(name not in collection.qrels for name in run)
+    gaps.judged_queries_without_text = sum(name not in collection.queries for name in collection.qrels)
+    if isinstance(collection.corpus, Corpus):  # ir_datasets would look each up on disk
+        gaps.judgments_without_text = sum(
+            document not in collection.corpus for name in queries for document in collection.qrels[name]
+        )
+
+
+def _tell(gaps: Gaps, collection: Collection, *, added: bool) -> None:
     added_count = gaps.missing_positives - gaps.positives_without_text
     counts = {
+        "repeated lines of judgments passed over": collection.repeated_judgments,
+        "documents of the corpus are empty": getattr(collection.corpus, "empty", 0),
         "queries without text left out": gaps.queries_without_text,
+        "judged queries without text left out": gaps.judged_queries_without_text,
+        "queries of the run without judgments left out": gaps.queries_without_judgments,
+        "queries without candidates": gaps.queries_without_candidates,
         "candidates without text left out": gaps.documents_without_text,
+        "judgments of documents without text": gaps.judgments_without_text,
         "queries without a relevant candidate": gaps.queries_without_positive,
         "relevant documents were no candidates and were added": added_count if added else 0,
         "relevant documents have no text": gaps.positives_without_text if added else 0,

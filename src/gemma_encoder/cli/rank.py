@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError, DataError
-from .collections import is_given, open_lists, refuse_collection
+from .collections import is_given, open_list_files, open_lists, refuse_collection
 from .common import Progress, check_writable, counted, load_encoder, note, print_facts, refuse_existing
 from .options import CollectionOptions, ComputeOptions, RankOptions
 from .plan import text_plan
@@ -28,13 +28,12 @@ def run(options: RankOptions, sources: CollectionOptions, compute: ComputeOption
     """Score the candidates of every query."""
     _check(options, sources)
     from ..ranking.growing_run import GrowingRun
-    from ..ranking.list_files import read_lists
     from ..ranking.reranking import check_encoder
 
     encoder = load_encoder(options.model, compute.dtype, compute.device)
     check_encoder(encoder)
     lists: Sequence[CandidateList]
-    lists = read_lists(options.lists) if options.lists else open_lists(sources, judged=False)
+    lists = open_list_files([options.lists]) if options.lists else open_lists(sources, judged=False)
     if options.dry_run:
         pairs = ((each.query, text) for each in lists for text in dict.fromkeys(each.documents))
         facts = {

@@ -9,7 +9,7 @@ from dataclasses import asdict, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
-from .collections import is_given, open_lists, refuse_collection
+from .collections import is_given, open_list_files, open_lists, refuse_collection
 from .common import (
     check_writable,
     counted,
@@ -239,19 +239,27 @@ def _lists(
 ) -> TaskData:
     """Lists to train on, drawn anew in every epoch, and lists to judge by."""
     from ..ranking.collection import read_queries
-    from ..ranking.learning import TrainingLists, hold_out, load_lists, ranking_data, refuse_shared_queries
+    from ..ranking.learning import (
+        TrainingLists,
+        check_labels,
+        hold_out,
+        ranking_data,
+        refuse_shared_queries,
+    )
     from ..ranking.sampling import ListSampling
 
     sampling = ListSampling(lists.list_size or None, lists.list_sampling, lists.list_positives)
     train = (
-        load_lists(lists.train_lists)
+        open_list_files(lists.train_lists)
         if lists.train_lists
         else open_lists(sources, judged=True, missing_positives="add", with_positives_only=True)
     )
+    if idle := check_labels(train, lists.ranking_loss):
+        note(idle)
     for file in lists.unseen_queries:
         refuse_shared_queries(train.queries(), read_queries(file).values(), f"kept unseen ({file})")
     if lists.validation_lists:
-        judged = load_lists(lists.validation_lists)
+        judged = open_list_files(lists.validation_lists)
         refuse_shared_queries(train.queries(), judged.queries())
     else:
         train, judged = hold_out(train, options.validation_fraction, training.seed)

@@ -1,12 +1,12 @@
-"""A collection: queries, a corpus and judgments, as BEIR lays them out; and its runs as lists."""
+"""A collection: queries, a corpus and judgments, as BEIR lays them out. Its runs as lists: `run_lists`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import pyarrow as pa
 
@@ -14,12 +14,10 @@ from ..errors import ConfigError, DataError
 from ..tasks.sources import bundled_folder
 from ..tasks.tables import iter_records, text_of
 from .list_records import first_of, join_title
-from .lists import CandidateList, Lists, SelectedLists
-from .runs import Qrels, Run, ranked, read_qrels
+from .runs import Qrels, Run, read_qrels
 
 CHUNK = 65_536
 ID_NAMES = ("_id", "id", "doc_id", "docid", "pid", "query_id", "qid")
-MissingPositives = Literal["add", "leave"]
 
 
 class Corpus(Mapping[str, str]):
@@ -94,6 +92,7 @@ class Collection:
         source: Where they came from.
         qrels: Judgments, None if none were asked for.
         run: Candidates that the collection brings along, if it does.
+        repeated_judgments: Lines of judgments left out since they say again what an earlier one said.
     """
 
     queries: Mapping[str, str]
@@ -101,6 +100,7 @@ class Collection:
     source: str
     qrels: Qrels | None = None
     run: Run | None = None
+    repeated_judgments: int = 0
 
     def judged_queries(self) -> dict[str, str]:
         """The queries that have judgments; all if there are no judgments.
@@ -155,11 +155,13 @@ def open_collection(
     queries = queries or find_file(folder or "", "queries")
     corpus = corpus or find_file(folder or "", "corpus")
     judgments = find_qrels(folder, qrels) if qrels is not None or judged else None
+    read = read_qrels(judgments) if judgments else None
     return Collection(
         read_queries(queries),
         Corpus(corpus),
         name or f"{queries}, {corpus}",
-        read_qrels(judgments).qrels if judgments else None,
+        read.qrels if read else None,
+        repeated_judgments=read.repeated if read else 0,
     )
 
 
@@ -227,7 +229,8 @@ def _of_ir_datasets(
         raise ConfigError(f"{name} brings queries and corpus", fix="leave --queries and --corpus out")
     found = ir_collection(name.removeprefix("irds:"))
     if qrels is not None:
-        return replace(found, qrels=read_qrels(qrels).qrels)
+        read = read_qrels(qrels)
+        return replace(found, qrels=read.qrels, repeated_judgments=read.repeated)
     if judged and found.qrels is None:
         raise DataError("there are no judgments", where=name, fix="give them with --qrels")
     return found if judged else replace(found, qrels=None)
@@ -249,142 +252,8 @@ def find_file(folder: str | Path, stem: str) -> Path:
     )
 
 
-@dataclass
-class Gaps:
-    """What a run and judgments name that isn't there, counted.
-
-    Attributes:
-        queries_without_text: Queries of the run that the queries' file lacks.
-        documents_without_text: Candidates that the corpus lacks, those of all queries together.
-        queries_without_positive: Queries without a relevant document among their candidates.
-        missing_positives: Relevant documents that the run does not have.
-        positives_without_text: Of these, documents that the corpus lacks too.
-        examples: Some of what has no text, for a message.
-    """
-
-    queries_without_text: int = 0
-    documents_without_text: int = 0
-    queries_without_positive: int = 0
-    missing_positives: int = 0
-    positives_without_text: int = 0
-    examples: list[str] = field(default_factory=list)
-
-
-class RunLists(Lists):
-    """The candidates of a run, with texts and judgments; texts are looked up as lists are asked for.
-
-    Documents without a judgment have the label 0, as everywhere in information retrieval.
-
-    Args:
-        run: Scores by query and document; of each query the best `depth` are taken, in trec_eval's order.
-        queries: Texts of queries.
-        corpus: Texts of documents.
-        qrels: Judgments; None leaves the lists without labels.
-        depth: Candidates of each query.
-        missing_positives: Relevant documents that the run lacks are put behind it (`add`, for training) or
-            left out (`leave`, for judging, where they count in the ideal ranking).
-        with_positives_only: Leave out queries without a relevant candidate: they teach nothing.
-        strict: Refuse a run with queries or documents that have no text; otherwise they are left out and
-            counted in `gaps`.
-        source: Where all this came from.
-
-    Attributes:
-        gaps: What isn't there.
-
-    Raises:
-        ConfigError: An option is not allowed.
-        DataError: There is nothing to rank; or `strict` and a text is missing.
-    """
-
-    def __init__(
-        self,
-        run: Mapping[str, Mapping[str, float]],
-        queries: Mapping[str, str],
-        corpus: Mapping[str, str],
-        qrels: Mapping[str, Mapping[str, int]] | None = None,
-        *,
-        depth: int = 100,
-        missing_positives: MissingPositives = "leave",
-        with_positives_only: bool = False,
-        strict: bool = True,
-        source: str = "",
-    ) -> None:
-        if depth < 1:
-            raise ConfigError(f"depth is {depth}", fix="use at least 1")
-        if missing_positives not in get_args(MissingPositives):
-            allowed = ", ".join(get_args(MissingPositives))
-            raise ConfigError(f"missing_positives is {missing_positives!r}", fix=f"use one of {allowed}")
-        self.source, self.gaps = source, Gaps()
-        self._queries, self._corpus, self._qrels = queries, corpus, qrels
-        self._candidates: list[tuple[str, tuple[str, ...]]] = []
-        for query, scores in run.items():
-            if query not in queries:
-                self.gaps.queries_without_text += 1
-                self.gaps.examples.append(f"query {query}")
-                continue
-            best = [name for name, _ in ranked(scores)[:depth]]
-            names = self._with_text(query, best, add=missing_positives == "add")
-            if qrels is not None and not any(self._grade(query, name) > 0 for name in names):
-                self.gaps.queries_without_positive += 1
-                if with_positives_only:
-                    continue
-            if names:
-                self._candidates.append((query, names))
-        self._refuse(strict)
-
-    def _with_text(self, query: str, best: Sequence[str], *, add: bool) -> tuple[str, ...]:
-        """Candidates that have a text, missing positives behind them if asked for."""
-        there = [name for name in best if name in self._corpus]
-        lost = [name for name in best if name not in self._corpus]
-        self.gaps.documents_without_text += len(lost)
-        self.gaps.examples += [f"document {name} of query {query}" for name in lost[:1]]
-        known = set(best)
-        relevant = [name for name in (self._qrels or {}).get(query, {}) if self._grade(query, name) > 0]
-        missing = [name for name in relevant if name not in known]
-        self.gaps.missing_positives += len(missing)
-        found = [name for name in missing if name in self._corpus]
-        self.gaps.positives_without_text += len(missing) - len(found)
-        return (*there, *(found if add else ()))
-
-    def _grade(self, query: str, name: str) -> int:
-        return (self._qrels or {}).get(query, {}).get(name, 0)
-
-    def _refuse(self, strict: bool) -> None:
-        gaps = self.gaps
-        if strict and gaps.examples:
-            raise DataError(
-                f"{gaps.queries_without_text} queries and {gaps.documents_without_text} documents of the run "
-                f"have no text, {', '.join(gaps.examples[:3])} among them",
-                fix="give the corpus and queries that the run was made with, or leave out what has no text",
-            )
-        if not self._candidates:
-            raise DataError(
-                "no query of the run has candidates to rank",
-                fix="check that run, queries, corpus and judgments are of one collection",
-            )
-
-    def __len__(self) -> int:
-        return len(self._candidates)
-
-    def _at(self, index: int) -> CandidateList:
-        query, names = self._candidates[index]
-        labels = None
-        if self._qrels is not None:
-            labels = tuple(float(max(0, self._grade(query, name))) for name in names)
-        texts = tuple(self._corpus[name] for name in names)
-        return CandidateList(query, self._queries[query], names, texts, labels)
-
-    def queries(self) -> list[str]:
-        """The text of each list's query."""
-        return [self._queries[query] for query, _ in self._candidates]
-
-    def select(self, places: Sequence[int]) -> SelectedLists:
-        """The lists at these places, in this order."""
-        return SelectedLists(self, places)
-
-
 def _named_texts(path: Path) -> Iterator[tuple[int, tuple[str, str]]]:
-    for number, record in iter_records(path, header=("_id", "text")):
+    for number, record in iter_records(path, header=("_id", "text"), known=ID_NAMES):
         name = first_of(record, ID_NAMES)
         place = f"{path}, line {number}"
         if name is None or "text" not in record:

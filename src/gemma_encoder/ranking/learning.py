@@ -13,6 +13,7 @@ from datasets import Dataset
 
 from ..encoder import Encoder
 from ..errors import ConfigError, DataError
+from ..losses import RankingLoss
 from ..tasks import Split, Task, TaskData
 from .list_files import hub_lists, read_lists
 from .lists import CandidateList, JoinedLists, Lists
@@ -134,6 +135,61 @@ def ranking_data(
     )
 
 
+_OF_ORDER = ("pairwise", "listmle", "lambda")
+_OF_WEIGHTS = ("softmax", "poly1", "lambda")
+
+
+def check_labels(lists: Lists, loss: RankingLoss) -> str:
+    """Look at all labels, so that what can't teach is found before training and not when it is drawn.
+
+    Returns:
+        How many lists teach this loss nothing, for a message; empty if all teach.
+
+    Raises:
+        DataError: A list has no labels, or negative ones where the loss takes them as weights; or no list
+            teaches anything.
+    """
+    idle = 0
+    for part in lists.parts:
+        for place, labels in enumerate(part.labels()):
+            what = fix = ""
+            if labels is None:
+                what, fix = "no labels to learn from", "give judgments or scores, or leave it out"
+            elif loss in _OF_WEIGHTS and min(labels) < 0:
+                what = f"the label {min(labels):g}, and the loss {loss} takes labels as weights"
+                fix = "learn a teacher's scores with kl or margin_mse; write 0 for what is not relevant"
+            if what:
+                raise DataError(
+                    f"query {part[place].query_id!r} has {what}",
+                    where=f"{part.source}, list {place + 1}",
+                    fix=fix,
+                )
+            idle += not _teaches(labels or (), loss)
+    lacks = "one document alone"
+    if loss in _OF_ORDER:
+        lacks = "labels that are all equal"
+    elif loss in ("softmax", "poly1"):
+        lacks = "no relevant document, or one document alone"
+    elif loss == "pointwise":
+        lacks = "no relevant document"
+    if idle and idle == len(lists):
+        raise DataError(
+            f"all {idle:,} lists have {lacks}: the loss {loss} would learn nothing from them",
+            where=lists.source,
+            fix="check the labels; relevant is what is above 0",
+        )
+    return f"{idle:,} of {len(lists):,} lists have {lacks}" if idle else ""
+
+
+def _teaches(labels: Sequence[float], loss: RankingLoss) -> bool:
+    """Whether a list has a loss that isn't always 0; of `pointwise` whether something is relevant."""
+    if loss in _OF_ORDER:
+        return len(set(labels)) > 1
+    if loss == "pointwise":
+        return max(labels) > 0
+    return len(labels) > 1 and (loss not in _OF_WEIGHTS or max(labels) > 0)
+
+
 def load_lists(names: Sequence[str]) -> Lists:
     """Lists of files, and of data sets of the hub (`hub:NAME`, or `hub:NAME:CONFIG`), one after the other.
 
@@ -152,7 +208,8 @@ def _load(name: str) -> Lists:
 
 
 def hold_out(lists: Lists, fraction: float, seed: int) -> tuple[Lists, Lists]:
-    """Lists to train on and to judge by; all lists of a query are on one side.
+    """Lists to train on and to judge by; all lists of a query are on one side. Relevant documents that were
+    added to a run's candidates are on the first side only.
 
     Args:
         lists: All lists.
@@ -172,7 +229,7 @@ def hold_out(lists: Lists, fraction: float, seed: int) -> tuple[Lists, Lists]:
     random.Random(seed).shuffle(queries)
     held = set(queries[: max(1, min(len(queries) - 1, round(fraction * len(queries))))])
     sides = [[place for place, name in enumerate(names) if (name in held) == side] for side in (False, True)]
-    return lists.select(sides[0]), lists.select(sides[1])
+    return lists.select(sides[0]), lists.to_judge(sides[1])
 
 
 def refuse_shared_queries(train: Iterable[str], unseen: Iterable[str], use: str = "judged by") -> None:

@@ -13,20 +13,23 @@ from datasets.exceptions import DatasetGenerationError
 from ..errors import DataError, GemmaEncoderError
 from ..tasks.tables import iter_records, table_format
 from ..whole_files import whole_file
-from .list_records import from_records
+from .list_records import COLUMN_NAMES, from_records
 from .lists import FEATURES, CandidateList, CandidateLists
 
 TRIPLE = ("query", "positive", "negative")
+FORMAT = 3
+"""Of the lists in the cache: raise it when records are read in another way, so that no old ones are taken."""
 
 
 def read_lists(path: str | Path) -> CandidateLists:
-    """Lists of a file: JSONL or parquet with a list in each record (see `from_records`), or TSV with query,
-    positive and negative and no header, as MS MARCO's triples.
+    """Lists of a file: JSONL, parquet, CSV or TSV with a list in each record (see `from_records`).
+
+    CSV and TSV without a header have query, positive and negative, as MS MARCO's triples.
 
     The file is read once and kept as Arrow in the cache of `datasets`, so memory does not grow with it.
 
     Raises:
-        DataError: A record is no list; names file and line.
+        DataError: A record is no list (names file and line), or triples are ids instead of texts.
     """
     file = Path(path)
     table_format(file)  # refuses what has no known suffix
@@ -38,6 +41,7 @@ def read_lists(path: str | Path) -> CandidateLists:
         raise DataError("this is a folder, not a file", where=str(file), fix="name a file in it")
     # Size and time make a changed file another one for the cache.
     known = {"path": str(file.absolute()), "size": stat.st_size, "changed": stat.st_mtime_ns}
+    known["format"] = FORMAT
     return CandidateLists(_on_disk(_of_file, known), str(file))
 
 
@@ -78,9 +82,8 @@ def hub_lists(name: str, split: str = "train", config: str | None = None) -> Can
         raise DataError(
             f"the data set {name} can't be had: {error}", fix="check name, config and split, or give a file"
         ) from error
-    return CandidateLists(
-        _on_disk(_of_rows, {"rows": rows, "name": f"{name}, {split}"}), f"hub: {name}, {split}"
-    )
+    known = {"rows": rows, "name": f"{name}, {split}", "format": FORMAT}
+    return CandidateLists(_on_disk(_of_rows, known), f"hub: {name}, {split}")
 
 
 def _on_disk(generator: Any, known: dict[str, Any]) -> Dataset:
@@ -94,16 +97,32 @@ def _on_disk(generator: Any, known: dict[str, Any]) -> Dataset:
     return rows
 
 
-def _of_file(path: str, size: int, changed: int) -> Iterator[dict[str, Any]]:
-    kind = table_format(path)
-    records: Iterable[tuple[int, Mapping[str, Any]]]
-    records = iter_records(path, TRIPLE if kind in ("tsv", "csv") else (), header=TRIPLE)
-    for made in from_records(records, path):
+def _of_file(path: str, size: int, changed: int, format: int) -> Iterator[dict[str, Any]]:
+    records: Iterable[tuple[int, Mapping[str, Any]]] = iter_records(path, header=TRIPLE, known=COLUMN_NAMES)
+    if table_format(path) in ("tsv", "csv"):
+        records = _of_texts(records, path)
+    # A run must not hold where its lists lay, so queries are called by the file's name alone.
+    for made in from_records(records, path, Path(path.removesuffix(".gz")).stem):
         yield _record(made)
 
 
-def _of_rows(rows: Dataset, name: str) -> Iterator[dict[str, Any]]:
-    for made in from_records(enumerate(rows), name):
+def _of_texts(
+    records: Iterable[tuple[int, Mapping[str, Any]]], path: str
+) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """The same records; refuses MS MARCO's triples of ids, which would be learnt as texts."""
+    for place, (number, record) in enumerate(records):
+        if not place and all(record.get(name, "").strip().isdigit() for name in TRIPLE):
+            raise DataError(
+                f"query, positive and negative are numbers: {', '.join(record[name] for name in TRIPLE)}",
+                where=f"{path}, line {number}",
+                fix="give triples of texts, or for ids a --collection that has the texts, with --qrels and "
+                "--run or --first_stage",
+            )
+        yield number, record
+
+
+def _of_rows(rows: Dataset, name: str, format: int) -> Iterator[dict[str, Any]]:
+    for made in from_records(enumerate(rows), name, name.split(",")[0].rpartition("/")[2]):
         yield _record(made)
 
 

@@ -6,6 +6,7 @@ A record becomes a list by the names it has; docs/ranking.md has a table of them
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
@@ -18,29 +19,50 @@ QUERY_NAMES = ("query", "question", "anchor")
 QUERY_ID_NAMES = ("query_id", "qid", "_id", "id")
 DOCUMENTS_NAMES = ("documents", "docs", "passages", "candidates")
 POSITIVE_NAMES = ("pos", "positive", "positives", "positive_passages")
+ANSWER_NAMES = ("answer",)
+"""A positive where none is called so: other data sets have an answer beside their passages."""
 NEGATIVE_NAMES = ("neg", "negative", "negatives", "negative_passages", "hard_negatives")
 DOCUMENT_ID_NAMES = ("id", "_id", "docid", "doc_id", "pid")
 LABEL_NAMES = ("label", "score", "relevance")
+LABELS_NAMES = ("labels", "scores", "label")
+SCORES_NAMES = ("pos_scores", "neg_scores")
+COLUMN_NAMES = (
+    *QUERY_NAMES,
+    *QUERY_ID_NAMES,
+    *DOCUMENTS_NAMES,
+    *POSITIVE_NAMES,
+    *ANSWER_NAMES,
+    *NEGATIVE_NAMES,
+)
+"""What tells the header of a CSV or TSV file from a row."""
 
 
-def from_records(records: Iterable[tuple[int, Mapping[str, Any]]], place: str) -> Iterator[CandidateList]:
+def from_records(
+    records: Iterable[tuple[int, Mapping[str, Any]]], place: str, name: str | None = None
+) -> Iterator[CandidateList]:
     """Lists of records with their numbers; `place` names the file in errors.
+
+    A query without an id is called by `name` (or `place`) and its number; white space becomes `-`, so that it
+    can stand in a run.
 
     A record has a query (`query`, `question` or `anchor`) and one of
 
     * `documents`: texts, or objects with `text` (and `title`), `id`, and `label` or `score`; with texts alone
-      the labels may stand in a column `labels` or `scores`;
+      the labels may stand in a column `labels`, `scores` or `label`;
     * positives and negatives (`pos`, `neg` and their longer names; a text, texts, or objects; `negative_1`,
-      `negative_2` ... are negatives too), which get the labels 1 and 0.
+      `negative_2` ... are negatives too). They get the labels 1 and 0, unless there are a teacher's scores:
+      in the objects, in `pos_scores` and `neg_scores`, or for all documents in `scores` or `label`.
 
-    Documents without an id are called by a hash of their text, those of a query that come twice count once.
+    Documents without an id are called by a hash of their text. One that comes twice in a list counts once.
 
     Raises:
-        DataError: A record has none of these.
+        DataError: A record has none of these, an id is empty, there are not as many labels as documents, or a
+            document comes again with another text or label.
     """
+    stem = re.sub(r"\s+", "-", name or place)
     for number, record in records:
         try:
-            yield _list_of(record, f"{place}-{number}")
+            yield _list_of(record, f"{stem}-{number}")
         except DataError as error:
             raise DataError(error.what, where=f"{place}, record {number}", fix=error.fix) from None
 
@@ -53,20 +75,14 @@ def _list_of(record: Mapping[str, Any], otherwise: str) -> CandidateList:
     if not query.strip():
         raise DataError(f"column {name!r} is empty", fix="give the query a text, or leave the record out")
     id_name = first_of(record, QUERY_ID_NAMES)
-    query_id = otherwise if id_name is None else str(record[id_name])
+    query_id = otherwise if id_name is None else _id(record, id_name)
     documents_name = first_of(record, DOCUMENTS_NAMES)
     found: list[tuple[str, str, float | None]]
     if documents_name is not None:
         found = _judged(record, documents_name)
     else:
-        positives, negatives = _texts(record, POSITIVE_NAMES), _texts(record, NEGATIVE_NAMES)
-        if not positives:
-            raise _no_list(record, f"neither documents nor a positive ({', '.join(POSITIVE_NAMES)})")
-        found = [(*_document(each), 1.0) for each in positives]
-        found += [(*_document(each), 0.0) for each in negatives]
-    once: dict[str, tuple[str, float | None]] = {}
-    for name, text, label in found:
-        once.setdefault(name, (text, label))
+        found = _contrasted(record)
+    once = _once(found)
     labels = [label for _, label in once.values() if label is not None]
     if labels and len(labels) < len(once):
         raise DataError("some of the documents have a label and some have none", fix="label all or none")
@@ -79,6 +95,44 @@ def _list_of(record: Mapping[str, Any], otherwise: str) -> CandidateList:
     )
 
 
+def _contrasted(record: Mapping[str, Any]) -> list[tuple[str, str, float | None]]:
+    """Positives and negatives, with a teacher's scores where it has them."""
+    positives = _texts(record, POSITIVE_NAMES) or _texts(record, ANSWER_NAMES)
+    negatives = _texts(record, NEGATIVE_NAMES)
+    if not positives:
+        raise _no_list(record, f"neither documents nor a positive ({', '.join(POSITIVE_NAMES)})")
+    documents = [*positives, *negatives]
+    marks: list[float | None] = []
+    if any(record.get(name) is not None for name in SCORES_NAMES):
+        for name, side in zip(SCORES_NAMES, (positives, negatives), strict=True):
+            marks += _marks(name, record.get(name), len(side))
+    elif column := first_of(record, LABELS_NAMES):
+        marks = _marks(column, record[column], len(documents))
+    else:
+        marks = [_label(each) for each in documents]
+        if not any(mark is not None for mark in marks):
+            marks = [float(place < len(positives)) for place in range(len(documents))]
+    return [(*_document(each), mark) for each, mark in zip(documents, marks, strict=True)]
+
+
+def _once(found: Iterable[tuple[str, str, float | None]]) -> dict[str, tuple[str, float | None]]:
+    """Documents by id, those that come twice once; which of two that differ is meant, nobody can tell."""
+    once: dict[str, tuple[str, float | None]] = {}
+    for name, text, label in found:
+        known = once.setdefault(name, (text, label))
+        if known[0] != text:
+            raise DataError(
+                f"document {name!r} comes twice, with the texts {known[0]!r:.60} and {text!r:.60}",
+                fix="give every document an id of its own",
+            )
+        if known[1] != label:
+            raise DataError(
+                f"document {name!r} comes twice, with the labels {known[1]} and {label} (text: {text!r:.60})",
+                fix="leave one of them out; a positive can't be a negative too",
+            )
+    return once
+
+
 def _judged(record: Mapping[str, Any], name: str) -> list[tuple[str, str, float | None]]:
     """Documents with a label each, or None."""
     documents = record[name]
@@ -88,7 +142,7 @@ def _judged(record: Mapping[str, Any], name: str) -> list[tuple[str, str, float 
         texts_name = first_of(documents, ("passage_text", "text", "texts"))
         documents = documents[texts_name] if texts_name else None
     else:
-        marks_name = first_of(record, ("labels", "scores"))
+        marks_name = first_of(record, LABELS_NAMES)
         marks = record[marks_name] if marks_name else None
     if not isinstance(documents, list | tuple):
         raise DataError(
@@ -96,9 +150,24 @@ def _judged(record: Mapping[str, Any], name: str) -> list[tuple[str, str, float 
         )
     if marks is None:
         return [(*_document(each), _label(each)) for each in documents]
-    if not isinstance(marks, list | tuple) or len(marks) != len(documents):
-        raise DataError(f"{len(documents)} documents do not have as many labels", fix="give each one label")
-    return [(*_document(each), _number(mark)) for each, mark in zip(documents, marks, strict=True)]
+    labels = _marks(marks_name, marks, len(documents))
+    return [(*_document(each), label) for each, label in zip(documents, labels, strict=True)]
+
+
+def _marks(name: str | None, marks: Any, count: int) -> list[float | None]:
+    """The labels in a column, one for each of so many documents."""
+    if not isinstance(marks, list | tuple):
+        marks_are = "missing" if marks is None else f"{marks!r:.60}, no list"
+        raise DataError(
+            f"column {name!r} is {marks_are}, for {count} documents",
+            fix="give a list with one label for each document, or leave the column out",
+        )
+    if len(marks) != count:
+        raise DataError(
+            f"column {name!r} has {len(marks)} labels: {count} documents do not have as many labels",
+            fix="give each document one (scores, not margins), or leave the column out",
+        )
+    return [_number(mark) for mark in marks]
 
 
 def _texts(record: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
@@ -106,8 +175,11 @@ def _texts(record: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
     found: list[Any] = []
     for name in record:
         stem, _, number = name.rpartition("_")
-        if name in names or (stem in names and number.isdigit()):
+        numbered = stem in names and number.isdigit()
+        if name in names or numbered:
             value = record[name]
+            if numbered and value == "":  # a table whose rows have fewer negatives than its header
+                continue
             found += list(value) if isinstance(value, list | tuple) else [] if value is None else [value]
     return found
 
@@ -120,7 +192,14 @@ def _document(each: Any) -> tuple[str, str]:
         raise DataError(f"a document is {each!r:.60}", fix="make it a text, or an object with text")
     text = join_title(each.get("title"), text_of(dict(each), "text", ""))
     name = first_of(each, DOCUMENT_ID_NAMES)
-    return (_called(text) if name is None else str(each[name])), text
+    return (_called(text) if name is None else _id(each, name)), text
+
+
+def _id(record: Mapping[str, Any], name: str) -> str:
+    found = text_of(dict(record), name, "")
+    if not found.strip():
+        raise DataError(f"the id in {name!r} is empty", fix="give one, or leave the column out")
+    return found
 
 
 def join_title(title: Any, text: str) -> str:
@@ -138,9 +217,14 @@ def _label(each: Any) -> float | None:
 
 
 def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise DataError(f"a label is {value!r}", fix="use a finite number")
-    return float(value)
+    """A label: a number, also written out as CSV has it; true is 1."""
+    try:
+        found = float(value) if isinstance(value, int | float | str) else math.nan
+    except (ValueError, OverflowError):
+        found = math.nan
+    if not math.isfinite(found):
+        raise DataError(f"a label is {value!r:.60}", fix="use a finite number")
+    return found
 
 
 def first_of(record: Mapping[str, Any], names: Sequence[str]) -> str | None:

@@ -6,15 +6,19 @@ import math
 import random
 from abc import abstractmethod
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import Any, overload
 
+import pyarrow.compute as pc
 from datasets import Dataset, Features, Value
 from datasets import List as ListFeature
 
 from ..errors import ConfigError, DataError
+
+SHORT = 16
+"""Bytes from which a document is taken to have a text, without reading it."""
 
 FEATURES = Features(
     {
@@ -92,9 +96,23 @@ class Lists(Sequence[CandidateList]):
     def queries(self) -> list[str]:
         """The text of each list's query."""
 
+    def labels(self) -> Iterator[tuple[float, ...] | None]:
+        """The labels of each list; without reading texts where that can be helped."""
+        for each in self:
+            yield each.labels
+
+    @property
+    def parts(self) -> Sequence[Lists]:
+        """The lists by source, if they are of several."""
+        return [self]
+
     @abstractmethod
     def select(self, places: Sequence[int]) -> Lists:
         """The lists at these places, in this order."""
+
+    def to_judge(self, places: Sequence[int]) -> Lists:
+        """The lists at these places to judge a model by: without what was put in for training alone."""
+        return self.select(places)
 
     @abstractmethod
     def _at(self, index: int) -> CandidateList:
@@ -150,6 +168,21 @@ class CandidateLists(Lists):
         """The text of each list's query."""
         return list(self.rows["query"])
 
+    def labels(self) -> Iterator[tuple[float, ...] | None]:
+        """The labels of each list, from their column alone."""
+        for batch in self.rows.select_columns("labels").with_format("arrow").iter(batch_size=1000):
+            for each in batch["labels"].to_pylist():
+                yield None if each is None else tuple(each)
+
+    def empty_documents(self) -> int:
+        """Documents without a text, or of white space alone."""
+        empty = 0
+        for batch in self.rows.select_columns("documents").with_format("arrow").iter(batch_size=1000):
+            texts = batch["documents"].combine_chunks().flatten()
+            short = texts.filter(pc.less(pc.binary_length(texts), SHORT))  # the others are not looked at
+            empty += sum(not text.strip() for text in short.to_pylist())
+        return empty
+
     def select(self, places: Sequence[int]) -> CandidateLists:
         """The lists at these places, in this order."""
         return CandidateLists(self.rows.select(places), self.source)
@@ -174,6 +207,15 @@ class JoinedLists(Lists):
     def queries(self) -> list[str]:
         """The text of each list's query."""
         return [query for part in self._parts for query in part.queries()]
+
+    def labels(self) -> Iterator[tuple[float, ...] | None]:
+        """The labels of each list."""
+        return chain.from_iterable(part.labels() for part in self._parts)
+
+    @property
+    def parts(self) -> Sequence[Lists]:
+        """The lists by source."""
+        return self._parts
 
     def select(self, places: Sequence[int]) -> SelectedLists:
         """The lists at these places, in this order."""

@@ -197,9 +197,18 @@ def _json_object(line: str, columns: Sequence[str], place: str) -> dict[str, Any
 
 
 def read_delimited(
-    lines: Lines, kind: str, columns: Sequence[str], report: ReadReport, names: Sequence[str]
+    lines: Lines,
+    kind: str,
+    columns: Sequence[str],
+    report: ReadReport,
+    names: Sequence[str],
+    known: Iterable[str] = (),
 ) -> Iterator[Numbered]:
-    """CSV or TSV, as `kind` says; has the `columns`."""
+    """CSV or TSV, as `kind` says; has the `columns`.
+
+    `names` are those of the columns if the first line has none of them and none that is `known`: it is a row
+    then.
+    """
     csv.field_size_limit(max(csv.field_size_limit(), LARGEST_FIELD))
     reader = (
         csv.reader(iter(lines), strict=True)
@@ -207,6 +216,7 @@ def read_delimited(
         else csv.reader(iter(lines), delimiter="\t", quoting=csv.QUOTE_NONE)
     )
     header: list[str] | None = None
+    implied = False
     while True:
         start = lines.number + 1
         try:
@@ -236,16 +246,20 @@ def read_delimited(
             if header is None:
                 raise undecodable
             report.bad(undecodable)
-        elif header is None:
-            header = list(names) if names and not set(names) & set(fields) else fields
+            continue
+        if header is None:
+            implied = bool(names) and not set(fields) & {*names, *known}
+            header = list(names) if implied else fields
             _refuse_duplicates(header, lines.place())
-            if header is not fields and len(header) == len(fields):
-                yield start, dict(zip(header, fields, strict=True))
             for column in columns:
                 if column not in header:
                     raise missing_column(column, header, name_of(lines.source))
-        elif len(fields) != len(header):
-            what = f"the row has {len(fields)} fields, the header has {len(header)}"
+            if not implied:
+                continue  # the line was the header; otherwise it is the first row
+        if len(fields) != len(header):
+            of_names = f"without a header they are {', '.join(names)}"
+            says = of_names if implied else f"the header has {len(header)}"
+            what = f"the row has {len(fields)} fields, {says}"
             fix = "quote fields with commas or line ends" if kind == "csv" else "take tabs out of the texts"
             report.bad(DataError(what, where=lines.place(start), fix=fix + ", or skip bad rows"))
         else:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import gzip
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,10 +100,12 @@ def iter_records(
     format: TableFormat | None = None,
     report: ReadReport | None = None,
     header: Sequence[str] = (),
+    known: Iterable[str] = (),
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Stream `(row number, {column: value})`; every record has the `columns` asked for. See `iter_rows`.
 
-    `header` names the columns of a CSV or TSV file whose first line has none of these names.
+    `header` names the columns of a CSV or TSV file whose first line has none of these names, and none that is
+    `known` to stand in headers too.
     """
     report = report if report is not None else ReadReport()
     kind = table_format(source, format)
@@ -117,7 +119,7 @@ def iter_records(
             elif kind == "lines":
                 found = read_lines(lines, report)
             else:
-                found = read_delimited(lines, kind, columns, report, header)
+                found = read_delimited(lines, kind, columns, report, header, known)
         empty = True
         for item in found:
             empty = False
