@@ -148,6 +148,31 @@ def test_another_model_does_not_go_on(run, refused, command, adapt, tmp_path):
     assert "of other candidates" in refused(*command, "--resume", "--depth", "1")
 
 
+@pytest.mark.parametrize("last", [["money"], ["a film", "a film"]])
+def test_a_last_query_without_a_spread_is_gone_on_behind(run, refused, model, adapt, tmp_path, last):
+    """It says little of the model; an earlier one does, and another model is still refused."""
+    documents = [["money bank", "a river", "good film"], last, ["a", "b"]]
+    records = [{"query_id": str(n), "query": "money", "documents": each} for n, each in enumerate(documents)]
+    for record in records:
+        names = range(len(record["documents"]))
+        record["documents"] = [{"id": f"d{n}", "text": record["documents"][n]} for n in names]
+    path, out = tmp_path / "lists.jsonl", tmp_path / "out.trec"
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    words = ["rank", "--lists", path, "--out", out, "--max_tokens", 16]
+    assert run(*words, "--model", model)[0] == 0
+    whole = out.read_bytes()
+    out.rename(tmp_path / "out.trec.part")
+    part = b"".join(line for line in whole.splitlines(True) if not line.startswith(b"2 "))
+    (tmp_path / "out.trec.part").write_bytes(part)
+    other = adapt("--problem_type", "regression", "--labels", "relevance", "--pairs", "--seed", "7")
+    assert "written by another model" in refused(*words, "--model", other, "--resume")
+    status, _, err = run(*words, "--model", model, "--resume", "--max_tokens", 4096)
+    assert status == 0, err
+    assert [line.split()[:3] for line in out.read_bytes().splitlines()] == [
+        line.split()[:3] for line in whole.splitlines()
+    ]
+
+
 def test_what_was_ranked_before_a_bad_list_is_kept(run, model, tmp_path):
     records = [{"query_id": name, "query": "money", "documents": ["a", "b"]} for name in ("1", "2", "2", "3")]
     path = tmp_path / "lists.jsonl"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 BUFFER_ROWS = 512  # pairs until the first query is written, on a CPU about half a minute
 TOLERANCES = {"float32": 1e-3, "bfloat16": 0.1}
-"""By how much a query's scores differ when it is scored again in other passes, as a share of their spread."""
+"""By how much a query's scores differ when it is scored again in other passes; see `GrowingRun.check`."""
 
 
 def run(options: RankOptions, sources: CollectionOptions, compute: ComputeOptions) -> None:
@@ -84,12 +85,12 @@ def _rank(
 
     if done:
         note(f"resuming after {done:,} of {len(lists):,} queries")
-    first = max(0, done - 1)  # the last one is ranked again: is it the same model?
+    again = list(growing.resumed).index(growing.telling) if done else None  # is it the same model?
     drawn: set[str] = set(growing.resumed)
     bad: list[DataError] = []
 
     def candidates() -> Iterator[CandidateList]:
-        for place in range(first, len(lists)):
+        for place in chain(() if again is None else (again,), range(done, len(lists))):
             each = lists[place]
             names = (each.query_id, *each.document_ids)
             unfit = next((name for name in names if not is_name(name)), None)
@@ -106,8 +107,8 @@ def _rank(
     with growing:
         try:
             found = rerank(encoder, candidates(), max_tokens=compute.max_tokens, buffer_rows=BUFFER_ROWS)
-            for number, scored in enumerate(found, start=first):
-                if number < done:
+            for number, scored in enumerate(found):
+                if done and not number:
                     growing.check(scored, TOLERANCES[compute.dtype])
                     continue
                 scores = zip(scored.candidates.document_ids, scored.scores.tolist(), strict=True)
