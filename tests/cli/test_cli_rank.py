@@ -136,6 +136,9 @@ def test_a_killed_run_is_gone_on_with(run, refused, command, tmp_path, kept):
     assert (tmp_path / "out.trec.part").read_bytes() == left
     status, _, err = run(*command, "--resume")
     assert status == 0, err
+    queries, documents = {0: (0, 0), 1: (0, 0), 5: (1, 4), 7: (2, 6)}[kept]
+    assert f"{3 - queries} queries, {8 - documents} documents ranked" in err
+    assert (f", and {queries} queries, {documents} documents before" in err) == bool(queries)
     assert (tmp_path / "out.trec").read_bytes() == whole and not (tmp_path / "out.trec.part").exists()
 
 

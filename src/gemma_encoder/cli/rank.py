@@ -125,7 +125,11 @@ def _rank(
             raise
         progress.close()
         growing.finish()
-    note(f"{growing.written:,} queries, {counted(documents, 'document')} ranked; written to {options.output}")
+    before = sum(map(len, growing.resumed.values()))
+    ranked = f"{growing.written - done:,} queries, {counted(documents, 'document')} ranked"
+    if done:
+        ranked += f", and {done:,} queries, {counted(before, 'document')} before the interruption"
+    note(f"{ranked}; written to {options.output}")
     if truncated:
         limit = encoder.config.text.max_length
         note(f"{counted(truncated, 'text')} longer than {limit} tokens cut")
