@@ -80,6 +80,28 @@ def test_a_run_is_ranked_again(run, command, model, tmp_path):
     assert {line[5] for line in lines} == {model.name}
 
 
+def test_queries_that_leave_no_room_are_told(run, model, decoder_folder, tmp_path):
+    """Their documents are cut off whole and tie, which `texts cut` alone does not say."""
+    long = "a river " * 400
+    records = [
+        {"query": query, "documents": ["money", "film"], "labels": [1, 0]}
+        for query in ("money", f"{long} money", f"{long} film")
+    ]
+    path = tmp_path / "lists.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    words = ["rank", "--model", model, "--lists", path, "--out", tmp_path / "out.trec"]
+    told = "2 queries leave no room for their document"
+    status, printed, err = run(*words, "--dry_run")
+    assert status == 0 and told in printed, err + printed
+    status, _, err = run(*words)
+    assert status == 0 and told in err and "raise max_length" in err
+    words = ["train", "--model", decoder_folder, "--train_lists", path, *FAST, "--output", tmp_path / "out"]
+    words += ["--validation_fraction", 0.34]
+    status, printed, err = run(*words)
+    assert status == 0 and told in printed, err
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["data"]["no_room"] == 2
+
+
 def test_only_judged_queries_are_ranked_where_judgments_are_named(run, command, tmp_path):
     status, _, err = run(*command, "--qrels", "test", "--depth", 1, "--tag", "best")
     assert status == 0, err

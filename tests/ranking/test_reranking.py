@@ -88,8 +88,8 @@ def test_a_text_that_comes_twice_is_scored_once(encoder, monkeypatch):
     lists = [CandidateList(q, q, names, ("film", "bank", "film", "film")) for q in ("one", "two")]
     found = list(rerank(encoder, lists, buffer_rows=1))
     assert seen == [("one", "film"), ("one", "bank"), ("two", "film"), ("two", "bank")]
-    assert [candidates.query for candidates, _, _ in found] == ["one", "two"]
-    for _, scores, _ in found:
+    assert [each.candidates.query for each in found] == ["one", "two"]
+    for _, scores, *_ in found:
         assert scores[0] == scores[2] == scores[3] != scores[1]
 
 

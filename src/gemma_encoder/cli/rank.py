@@ -13,7 +13,7 @@ from ..errors import ConfigError, DataError
 from .collections import is_given, open_lists, refuse_collection
 from .common import Progress, check_writable, counted, load_encoder, note, print_facts, refuse_existing
 from .options import CollectionOptions, ComputeOptions, RankOptions
-from .plan import text_plan
+from .plan import text_plan, without_room
 
 if TYPE_CHECKING:
     from ..encoder import Encoder
@@ -102,7 +102,7 @@ def _rank(
             drawn.add(each.query_id)
             yield each
 
-    documents = truncated = 0
+    documents = truncated = no_room = 0
     progress = Progress("pair", 0)
     with growing:
         try:
@@ -115,6 +115,7 @@ def _rank(
                 growing.add(scored.candidates.query_id, dict(scores))
                 documents += len(scored.scores)
                 truncated += scored.truncated
+                no_room += scored.no_room
                 progress.show(documents)
             if bad:
                 raise bad[0]
@@ -133,6 +134,8 @@ def _rank(
     if truncated:
         limit = encoder.config.text.max_length
         note(f"{counted(truncated, 'text')} longer than {limit} tokens cut")
+    if no_room:
+        note(without_room(no_room))
     _say_next(options)
 
 

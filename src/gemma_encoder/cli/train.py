@@ -33,7 +33,7 @@ from .options import (
     TrainingOptions,
     TrainOptions,
 )
-from .plan import memory_plan, text_plan
+from .plan import memory_plan, text_plan, without_room
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -379,6 +379,7 @@ def _print_result(options: TrainOptions, encoder: Encoder, data: TaskData, resul
             filter(None, (data.train_note, data.validation_note))
         ),
         "texts cut": f"{counted(rows['truncated'], 'text')} longer than {limit} tokens",
+        "no room": without_room(rows["no_room"]) if rows["no_room"] else "",
         "bad rows skipped": data.skipped,
         "empty texts": data.empty_texts,
         "speed": f"{run['tokens_per_second']:,.0f} tokens/s, {run['padding_avoided']:.0%} padding avoided",

@@ -27,11 +27,13 @@ class ScoredList(NamedTuple):
         candidates: The list.
         scores: Of its documents, float32 `[documents]`.
         truncated: Texts of its documents that were cut to the maximal length.
+        no_room: Whether the query left nothing of a document; those documents have equal scores.
     """
 
     candidates: CandidateList
     scores: np.ndarray
     truncated: int
+    no_room: bool = False
 
 
 def rerank(
@@ -68,16 +70,17 @@ def rerank(
                 yield candidates.query, text
 
     scores: list[float] = []
-    cut = 0
+    cut, no_room = 0, False
     for scored in score(encoder, pairs(), max_tokens=max_tokens, buffer_rows=buffer_rows):
         scores.append(relevance(scored.logits))
         cut += scored.truncated
+        no_room |= scored.no_room
         candidates, texts = waiting[0]
         if len(scores) == len(texts):
             waiting.popleft()
             found = np.array([scores[texts[text]] for text in candidates.documents], np.float32)
-            yield ScoredList(candidates, found, cut)
-            scores, cut = [], 0
+            yield ScoredList(candidates, found, cut, no_room)
+            scores, cut, no_room = [], 0, False
 
 
 def relevance(logits: np.ndarray) -> float:
@@ -243,9 +246,9 @@ class Reranker:
         hidden = None if show_progress_bar else True  # None: shown on a terminal only
         with tqdm(total=total, desc="Re-ranking", unit=" pairs", disable=hidden) as bar:
             lists = mteb.candidate_lists(inputs1, inputs2)
-            for candidates, scores, _ in rerank(self.encoder, lists, max_tokens=self.max_tokens):
-                found.append(scores)
-                bar.update(len(candidates))
+            for scored in rerank(self.encoder, lists, max_tokens=self.max_tokens):
+                found.append(scored.scores)
+                bar.update(len(scored.scores))
         return np.concatenate(found)
 
     @property
