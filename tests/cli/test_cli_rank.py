@@ -323,6 +323,8 @@ def test_a_collection_is_trained_on(run, refused, decoder_folder, beir, tmp_path
     status, printed, err = run(*words)
     assert status == 0, err
     assert "ranking: 2 lists to train on" in err and "ndcg@10" in printed
+    assert f"gemma-encoder rank --model {tmp_path / 'out'} --lists FILE" in printed
+    assert "gemma-encoder predict" not in printed  # which takes pairs, not lists
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert record["data"]["train_source"] == f"{beir}, bm25"
     unseen = tmp_path / "unseen.tsv"

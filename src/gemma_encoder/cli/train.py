@@ -386,9 +386,15 @@ def _print_result(options: TrainOptions, encoder: Encoder, data: TaskData, resul
         "time": f"{run['wall_seconds']:,.0f} s",
     }
     print_facts("", {name: fact for name, fact in facts.items() if fact})
-    commands = [_command("predict", options, *_sample(data)), _command("inspect", options)]
-    if not _in_lists(data):  # `evaluate` takes rows
-        commands.insert(1, _command("evaluate", options, *_same_data(options)))
+    commands = (
+        [_command("rank", options, "--lists", "FILE", "--output", "reranked.trec")]
+        if _in_lists(data)
+        else [
+            _command("predict", options, *_sample(data)),
+            _command("evaluate", options, *_same_data(options)),
+        ]
+    )
+    commands.append(_command("inspect", options))
     print(
         f"\nThe model is in {options.output}, the record of the run in {options.output}/run.json. Next:\n"
         + "\n".join(f"  {command}" for command in commands)
