@@ -189,7 +189,8 @@ class Reranker:
             DataError: There are not as many lists of documents as queries; or as for `rank`.
             ConfigError: `top_k` is no whole number of at least 1.
         """
-        if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1):
+        whole = isinstance(top_k, int | np.integer) and not isinstance(top_k, bool)
+        if top_k is not None and (not whole or top_k < 1):
             raise ConfigError(f"top_k is {top_k!r}", fix="use a whole number of at least 1, or leave it out")
         _check_texts(queries, "queries")
         if not _in_order(documents) or len(queries) != len(documents):
