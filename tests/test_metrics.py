@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 import warnings
@@ -307,6 +308,33 @@ def test_baseline_of_lists_is_the_place_that_is_right_most_often():
     assert majority_baseline(labels, ["accuracy"], "ranking", groups=groups)["accuracy"] == pytest.approx(
         2 / 3
     )
+
+
+def test_equal_scores_count_against_the_model():
+    """Positives come first in many files: a model that scores all alike must not look perfect."""
+    names, grades, groups = ["ndcg@10", "rr@10"], [2, 1, 0, 0], [0, 0, 0, 0]
+    alike = compute_metrics(names, np.zeros((4, 1)), grades, groups=groups)
+    assert alike == compute_metrics(names, np.arange(4.0)[:, None], grades, groups=groups)
+    assert alike["rr@10"] == pytest.approx(1 / 3)
+    tied = compute_metrics(names, np.array([[1.0], [1.0], [2.0], [0.0]]), grades, groups=groups)
+    assert tied["ndcg@10"] == pytest.approx((1 / np.log2(3) + 2 / 2) / (2 + 1 / np.log2(3)))
+
+
+@pytest.mark.parametrize("grades", [[1, 0, 0], [2, 1, 0, 0, 0, -1], [1] + [0] * 11, [1, 1], [0, 0]])
+def test_the_baseline_of_an_order_is_a_random_one(grades):
+    """The mean over all orders; of twelve documents, over all places of the relevant one."""
+    names, groups = ["ndcg@10", "rr@10"], [0] * len(grades)
+    orders = (
+        set(itertools.permutations(grades))
+        if len(grades) < 12
+        else [[float(place == right) for place in range(12)] for right in range(12)]
+    )
+    scores = -np.arange(len(grades), dtype=float)[:, None]
+    values = [compute_metrics(names, scores, order, groups=groups) for order in orders]
+    for order in (grades, grades[::-1]):
+        baseline = majority_baseline(order, names, "ranking", groups=groups)
+        for name in names:
+            assert baseline[name] == pytest.approx(np.mean([value[name] for value in values]))
 
 
 def test_nothing_to_judge():

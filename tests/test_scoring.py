@@ -16,7 +16,7 @@ from gemma_encoder.errors import ConfigError, DataError
 from gemma_encoder.evaluation import compute_metrics
 from gemma_encoder.scoring import labels_on, probabilities, score, score_all, score_token_ids
 from gemma_encoder.testing import tiny_tokenizer
-from gemma_encoder.text import TextConfig, TextTokenizer
+from gemma_encoder.text import TextConfig, TextTokenizer, TokenizedBatch
 
 
 class CountingEncoder(nn.Module):
@@ -35,7 +35,7 @@ class CountingEncoder(nn.Module):
             [1 + ord(letter) for letter in (row if isinstance(row, str) else "".join(row))][:20]
             for row in rows
         ]
-        return SimpleNamespace(input_ids=ids, truncated=[len(row) > 20 for row in rows])
+        return TokenizedBatch(ids, [len(row) > 20 for row in rows], [False] * len(ids))
 
     def collate(self, ids):
         length = max(map(len, ids))

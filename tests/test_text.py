@@ -72,6 +72,27 @@ def test_truncation_cuts_the_end_of_the_second_text_only(head, tail, text, pair,
         assert written.endswith(TOKENIZER.decode(tokenizer.suffix))
 
 
+@settings(max_examples=150, deadline=None)
+@given(TEXTS, st.integers(0, 12))
+def test_there_is_no_room_where_the_second_text_changes_nothing(text, room):
+    fixed = ids_of("<bos>Query:  Document: <eos>")
+    config = TextConfig("Query: {text} Document: {text_pair}", max_length=len(fixed) + 2 + room)
+    others = ["x " * 40, "1" * 80, "<pad>" * 40]
+    encoded = TextTokenizer(TOKENIZER, config).encode([(text, other) for other in others])
+    alike = all(ids == encoded.input_ids[0] for ids in encoded.input_ids)
+    assert all(encoded.truncated) and all(encoded.no_room) == alike
+
+
+def test_no_room_is_told_of_each_row():
+    """The query of twelve words is more than the ten tokens that the template leaves."""
+    config = TextConfig("Query: {text} Document: {text_pair}", max_length=30)
+    long = "a b c d e f g h i j k l"
+    encoded = TextTokenizer(TOKENIZER, config).encode([("a", "b"), (long, "b"), ("a", "b " * 20), (long, "")])
+    assert encoded.truncated == [False, True, True, True]
+    assert encoded.no_room == [False, True, False, True]
+    assert TextTokenizer(TOKENIZER, TextConfig(max_length=4)).encode([long]).no_room == [False]
+
+
 def test_suffix_is_the_tail_and_eos():
     tokenizer = TextTokenizer(TOKENIZER, TextConfig("{text} .", max_length=8))
     assert tokenizer.suffix == ids_of(" .<eos>")

@@ -37,11 +37,13 @@ class Scored:
         index: Position of the row among those given, from 0.
         logits: Scores before softmax or sigmoid, float32 `[num_labels]`.
         truncated: Whether the text was longer than the model's maximal length and was cut.
+        no_room: Whether nothing was left of a pair's second text.
     """
 
     index: int
     logits: np.ndarray
     truncated: bool
+    no_room: bool = False
 
 
 def score_token_ids(
@@ -173,8 +175,9 @@ def _stream(encoder: Encoder, rows: Iterator[Row], max_tokens: int, buffer_rows:
     while buffer := list(islice(rows, buffer_rows)):
         tokens = encoder.tokenize(buffer)
         logits = score_token_ids(encoder, tokens.input_ids, max_tokens)
-        for offset, (scores, truncated) in enumerate(zip(logits, tokens.truncated, strict=True)):
-            yield Scored(start + offset, scores, bool(truncated))
+        found = zip(logits, tokens.truncated, tokens.no_room, strict=True)
+        for offset, (scores, truncated, no_room) in enumerate(found):
+            yield Scored(start + offset, scores, truncated, no_room)
         start += len(buffer)
 
 

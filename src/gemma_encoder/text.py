@@ -84,10 +84,13 @@ class TokenizedBatch:
     Attributes:
         input_ids: Token ids of each row, at least one.
         truncated: Whether each row was cut to the maximal length.
+        no_room: Whether so much was cut off a pair that nothing of its second text is left: whatever it was,
+            the row is the same.
     """
 
     input_ids: list[list[int]]
     truncated: list[bool]
+    no_room: list[bool]
 
 
 class TextTokenizer:
@@ -146,15 +149,30 @@ class TextTokenizer:
         check_rows(rows, self.config)
         rows = list(rows)
         if not rows:
-            return TokenizedBatch([], [])
+            return TokenizedBatch([], [], [])
         ids = self._ids([self.render(row) for row in rows])
         limit = self.config.max_length
         truncated = [len(tokens) > limit for tokens in ids]
         # A row of just the limit gets the suffix too: sentence-transformers can't tell it from a longer one.
         # It changes something only where the tail merged with the text into other tokens.
         kept = limit - len(self.suffix)
+        no_room = self._no_room(rows, [tokens[:kept] if len(tokens) > limit else None for tokens in ids])
         ids = [tokens[:kept] + self.suffix if len(tokens) >= limit else tokens for tokens in ids]
-        return TokenizedBatch([tokens or [self._placeholder] for tokens in ids], truncated)
+        return TokenizedBatch([tokens or [self._placeholder] for tokens in ids], truncated, no_room)
+
+    def _no_room(self, rows: Sequence[Row], kept: Sequence[list[int] | None]) -> list[bool]:
+        """Whether what was kept of a row that was cut ends before its second text begins."""
+        if not self.config.is_pair or not any(kept):
+            return [False] * len(rows)
+        head, middle, _ = self.config.pieces
+        firsts = list(dict.fromkeys(row[0] for row, tokens in zip(rows, kept, strict=True) if tokens))
+        before = dict(
+            zip(firsts, self._ids([f"{self._bos}{head}{text}{middle}" for text in firsts]), strict=True)
+        )
+        return [
+            tokens is not None and before[row[0]][: len(tokens)] == tokens
+            for row, tokens in zip(rows, kept, strict=True)
+        ]
 
     def chat_template(self) -> str:
         """The same template in Jinja, as sentence-transformers renders rows.

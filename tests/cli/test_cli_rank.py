@@ -80,6 +80,28 @@ def test_a_run_is_ranked_again(run, command, model, tmp_path):
     assert {line[5] for line in lines} == {model.name}
 
 
+def test_queries_that_leave_no_room_are_told(run, model, decoder_folder, tmp_path):
+    """Their documents are cut off whole and tie, which `texts cut` alone does not say."""
+    long = "a river " * 400
+    records = [
+        {"query": query, "documents": ["money", "film"], "labels": [1, 0]}
+        for query in ("money", f"{long} money", f"{long} film")
+    ]
+    path = tmp_path / "lists.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    words = ["rank", "--model", model, "--lists", path, "--out", tmp_path / "out.trec"]
+    told = "2 queries leave no room for their document"
+    status, printed, err = run(*words, "--dry_run")
+    assert status == 0 and told in printed, err + printed
+    status, _, err = run(*words)
+    assert status == 0 and told in err and "raise max_length" in err
+    words = ["train", "--model", decoder_folder, "--train_lists", path, *FAST, "--output", tmp_path / "out"]
+    words += ["--validation_fraction", 0.34]
+    status, printed, err = run(*words)
+    assert status == 0 and told in printed, err
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["data"]["no_room"] == 2
+
+
 def test_only_judged_queries_are_ranked_where_judgments_are_named(run, command, tmp_path):
     status, _, err = run(*command, "--qrels", "test", "--depth", 1, "--tag", "best")
     assert status == 0, err
@@ -136,6 +158,9 @@ def test_a_killed_run_is_gone_on_with(run, refused, command, tmp_path, kept):
     assert (tmp_path / "out.trec.part").read_bytes() == left
     status, _, err = run(*command, "--resume")
     assert status == 0, err
+    queries, documents = {0: (0, 0), 1: (0, 0), 5: (1, 4), 7: (2, 6)}[kept]
+    assert f"{3 - queries} queries, {8 - documents} documents ranked" in err
+    assert (f", and {queries} queries, {documents} documents before" in err) == bool(queries)
     assert (tmp_path / "out.trec").read_bytes() == whole and not (tmp_path / "out.trec.part").exists()
 
 
@@ -146,6 +171,31 @@ def test_another_model_does_not_go_on(run, refused, command, adapt, tmp_path):
     words = [other if word == command[2] else word for word in command]
     assert "written by another model" in refused(*words, "--resume")
     assert "of other candidates" in refused(*command, "--resume", "--depth", "1")
+
+
+@pytest.mark.parametrize("last", [["money"], ["a film", "a film"]])
+def test_a_last_query_without_a_spread_is_gone_on_behind(run, refused, model, adapt, tmp_path, last):
+    """It says little of the model; an earlier one does, and another model is still refused."""
+    documents = [["money bank", "a river", "good film"], last, ["a", "b"]]
+    records = [{"query_id": str(n), "query": "money", "documents": each} for n, each in enumerate(documents)]
+    for record in records:
+        names = range(len(record["documents"]))
+        record["documents"] = [{"id": f"d{n}", "text": record["documents"][n]} for n in names]
+    path, out = tmp_path / "lists.jsonl", tmp_path / "out.trec"
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    words = ["rank", "--lists", path, "--out", out, "--max_tokens", 16]
+    assert run(*words, "--model", model)[0] == 0
+    whole = out.read_bytes()
+    out.rename(tmp_path / "out.trec.part")
+    part = b"".join(line for line in whole.splitlines(True) if not line.startswith(b"2 "))
+    (tmp_path / "out.trec.part").write_bytes(part)
+    other = adapt("--problem_type", "regression", "--labels", "relevance", "--pairs", "--seed", "7")
+    assert "written by another model" in refused(*words, "--model", other, "--resume")
+    status, _, err = run(*words, "--model", model, "--resume", "--max_tokens", 4096)
+    assert status == 0, err
+    assert [line.split()[:3] for line in out.read_bytes().splitlines()] == [
+        line.split()[:3] for line in whole.splitlines()
+    ]
 
 
 def test_what_was_ranked_before_a_bad_list_is_kept(run, model, tmp_path):
@@ -296,6 +346,8 @@ def test_a_collection_is_trained_on(run, refused, decoder_folder, beir, tmp_path
     status, printed, err = run(*words)
     assert status == 0, err
     assert "ranking: 2 lists to train on" in err and "ndcg@10" in printed
+    assert f"gemma-encoder rank --model {tmp_path / 'out'} --lists FILE" in printed
+    assert "gemma-encoder predict" not in printed  # which takes pairs, not lists
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert record["data"]["train_source"] == f"{beir}, bm25"
     unseen = tmp_path / "unseen.tsv"

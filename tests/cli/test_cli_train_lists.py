@@ -37,7 +37,7 @@ def test_a_file_of_lists_becomes_a_reranker(run, command, tmp_path):
     assert status == 0, err
     assert "ranking: 9 lists to train on, 12 documents to judge by" in err
     assert "ndcg@10" in printed and "rr@10" in printed and "9 lists of" in printed
-    assert "--text_pair another" in printed and "gemma-encoder evaluate" not in printed
+    assert "gemma-encoder rank" in printed and "gemma-encoder evaluate" not in printed
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert record["training"]["ranking_loss"] == "pairwise" and record["data"]["train_rows"] == 9
     assert record["encoder"]["text"]["template"] == "Query: {text} Document: {text_pair}"

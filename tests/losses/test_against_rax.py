@@ -111,6 +111,19 @@ def test_each_list_has_the_loss_that_rax_gives_it(name, seed):
     )
 
 
+@pytest.mark.parametrize("name", ["softmax", "poly1", "lambda"])
+def test_labels_below_zero_are_not_relevant(name):
+    """Judges' -1 and -2 are as 0; left as they are, rax's losses would have no lower bound."""
+    scores, labels, mask = batch(3)
+    graded = np.maximum(labels - 1, 0)
+    found = ours(name, scores, labels - 1, mask)
+    relevant = (np.where(mask, graded, 0) > 0).any(axis=1)
+    assert (labels[mask] < 1).any() and relevant.sum() > LISTS / 3
+    expected = theirs(RAX[name], scores, graded, mask)
+    np.testing.assert_allclose(found[relevant], expected[relevant], rtol=1e-5, atol=1e-5)
+    assert not found[~relevant].any()
+
+
 def test_poly1_of_a_list_where_nothing_is_relevant():
     """rax takes all documents as equally relevant in the second term: 1 - 1/n. Ours is 0, as in the first."""
     scores, labels, mask = batch(0)

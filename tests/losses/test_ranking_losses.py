@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gemma_encoder.errors import DataError
 from gemma_encoder.losses import RANKING_LOSSES
 from gemma_encoder.losses.distillation import kl_divergence, margin_mse
 from gemma_encoder.losses.poly1 import poly1_softmax
@@ -173,7 +174,27 @@ def test_gradients_are_those_of_the_formula(loss, reduction):
     scores = torch.randn(5, 4, generator=generator, dtype=torch.float64, requires_grad=True)
     labels = torch.tensor([[1.0, 0, 0, 2], [3, 1, 0, 1], [0, 1, 2, 0], [1, 0, 0, 0], [0, 0, 0, 0]])
     mask = torch.tensor([[1, 1, 1, 1], [1, 0, 1, 1], [1, 1, 1, 0], [0, 0, 0, 0], [1, 1, 1, 1]]).bool()
-    assert torch.autograd.gradcheck(lambda s: loss(s, labels, mask, reduction), (scores,))
+    for below in (0, 1):  # then some labels are below 0
+        check = partial(loss, labels=labels - below, mask=mask, reduction=reduction)
+        assert torch.autograd.gradcheck(lambda s, check=check: check(s), (scores,))
+
+
+@pytest.mark.parametrize("name", ["softmax", "poly1", "lambda"])
+def test_a_label_below_zero_is_no_reward_for_a_low_score(name):
+    """With the label as a factor the loss would fall by as much as the score does, without end."""
+    labels, mask = torch.tensor([[1.0, -2.0, 0.0]]), torch.ones(1, 3, dtype=torch.bool)
+    for low in (-1.0, -1e2, -1e4):
+        assert RANKING_LOSSES[name](torch.tensor([[0.0, low, low]]), labels, mask) >= 0
+
+
+@pytest.mark.parametrize("label", [128.0, 300.0])
+def test_labels_whose_gain_overflows_are_refused_by_their_name(label):
+    """float32 ends below 2^128; the loss would be NaN, which a lower learning rate does not mend."""
+    scores, mask = torch.zeros(1, 2, requires_grad=True), torch.ones(1, 2, dtype=torch.bool)
+    with pytest.raises(DataError, match=f"2.label as gain.*a label is {label:g}.*margin_mse"):
+        RANKING_LOSSES["lambda"](scores, torch.tensor([[label, 0.0]]), mask)
+    loss = RANKING_LOSSES["lambda"](scores, torch.tensor([[120.0, 0.0]]), mask)
+    assert loss.item() == pytest.approx(NEXT * log(2))
 
 
 @every_loss

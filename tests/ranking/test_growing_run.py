@@ -78,6 +78,37 @@ def test_a_part_of_another_model_is_refused(tmp_path):
         growing.check(ScoredList(LISTS[1], scores + np.float32([0, 0, 0.1]), 0), 1e-3)
 
 
+@pytest.mark.parametrize("size", [1e-3, 1.0, 300.0])
+@pytest.mark.parametrize("documents", [("x",), ("x", "x", "x"), ("x", "y", "z")])
+def test_a_query_whose_scores_are_hardly_apart_is_known_again(tmp_path, documents, size):
+    """One document, equal texts, a tiny spread: what is left is rounding, some float32 steps."""
+    names = tuple("abc"[: len(documents)])
+    candidates = CandidateList("q", "why", names, documents)
+    scores = np.float32(size) + np.float32(1e-6) * np.arange(len(documents), dtype=np.float32)
+    growing = GrowingRun(tmp_path / "out.trec", "tag")
+    with growing:
+        growing.add("q", dict(zip(names, scores.tolist(), strict=True)))
+    growing = GrowingRun(tmp_path / "out.trec", "tag", resume=True)
+    again = scores + 8 * np.spacing(np.float32(max(size, 1)))
+    growing.check(ScoredList(candidates, again.astype(np.float32), 0), 1e-3)
+    with pytest.raises(DataError, match="written by another model"):
+        growing.check(ScoredList(candidates, scores + np.float32(0.01 * max(size, 1)), 0), 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("run", "query"),
+    [
+        ({"a": {"1": 0.5, "2": 2.5}, "b": {"1": 3.0, "2": -1.0}, "c": {"1": 2.0}}, "b"),
+        ({"a": {"1": 0.5, "2": 2.5}, "b": {"1": 2.0, "2": 2.0}, "c": {"1": 9.0, "2": 9.001}}, "a"),
+        ({"a": {"1": 0.5, "2": 0.502}, "b": {"1": 2.0, "2": 2.0}}, "a"),
+        ({"a": {"1": 0.5}}, "a"),
+    ],
+)
+def test_the_last_query_that_is_spread_out_tells_the_model(tmp_path, run, query):
+    write_run(tmp_path / "out.trec.part", run, "tag")
+    assert GrowingRun(tmp_path / "out.trec", "tag", resume=True).telling == query
+
+
 def test_a_bad_tag_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="one word"):
         GrowingRun(tmp_path / "out.trec", "two words")

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sentence_transformers import CrossEncoder
@@ -88,8 +89,8 @@ def test_a_text_that_comes_twice_is_scored_once(encoder, monkeypatch):
     lists = [CandidateList(q, q, names, ("film", "bank", "film", "film")) for q in ("one", "two")]
     found = list(rerank(encoder, lists, buffer_rows=1))
     assert seen == [("one", "film"), ("one", "bank"), ("two", "film"), ("two", "bank")]
-    assert [candidates.query for candidates, _, _ in found] == ["one", "two"]
-    for _, scores, _ in found:
+    assert [each.candidates.query for each in found] == ["one", "two"]
+    for _, scores, *_ in found:
         assert scores[0] == scores[2] == scores[3] != scores[1]
 
 
@@ -128,22 +129,54 @@ def test_a_model_that_gives_no_order_is_refused(options, says):
 
 
 @pytest.mark.parametrize(
-    ("ask", "says"),
+    ("query", "documents", "says"),
     [
-        (lambda reranker: reranker.rank("q", "one text"), "documents are one string"),
-        (lambda reranker: reranker.rank("q", ["a"], top_k=0), "top_k is 0"),
-        (lambda reranker: reranker.rank_many(["q"], [["a"], ["b"]]), "1 queries and 2 lists"),
-        (lambda reranker: reranker.rank_many("q", [["a"]]), "1 queries"),
-        (lambda reranker: reranker.rank("q", ["a", None]), "no text"),
+        ("q", "one text", "documents are one string"),
+        ("q", ["a", None], r"documents\[1\] is a NoneType"),
+        ("q", [{"text": "x"}], r"documents\[0\] is a dict"),
+        ("q", [["a", "b"]], r"documents\[0\] is a list"),
+        ("q", (text for text in ["a"]), "documents are a generator"),
+        ("q", {"a", "b"}, "documents are a set"),
+        ("q", {"d1": "a"}, "documents are a dict"),
+        ("q", {"d1": "a"}.values(), "documents are a dict_values"),
+        ("q", None, "documents are a NoneType"),
+        (None, [], r"queries\[0\] is a NoneType"),
+        (["q"], ["a"], r"queries\[0\] is a list"),
     ],
 )
-def test_bad_input_is_refused(encoder, ask, says):
-    if says == "1 queries":
-        with pytest.raises(DataError, match=says):
-            ask(Reranker(encoder))
-        return
-    with pytest.raises((DataError, ConfigError), match=says):
-        ask(Reranker(encoder))
+def test_what_is_no_query_or_no_list_of_documents_is_refused(encoder, query, documents, says):
+    with pytest.raises(DataError, match=says):
+        Reranker(encoder).rank(query, documents)
+
+
+@pytest.mark.parametrize(
+    ("queries", "documents", "says"),
+    [
+        (["q"], [["a"], ["b"]], "1 queries.* 2 lists"),
+        ("q", [["a"]], "queries are one string"),
+        ((query for query in "ab"), [["a"], ["b"]], "queries are a generator"),
+        (["q"], (each for each in [["a"]]), "1 queries.* a generator"),
+        (["q"], "a", "1 queries.* a str"),
+        (["q"], None, "1 queries.* a NoneType"),
+        (["a", "b"], [["a"], None], "documents are a NoneType.*query 2 of 2"),
+    ],
+)
+def test_lists_that_do_not_belong_to_queries_are_refused(encoder, queries, documents, says):
+    with pytest.raises(DataError, match=says):
+        Reranker(encoder).rank_many(queries, documents)
+
+
+@pytest.mark.parametrize("top_k", [0, -1, 1.5, "3", True])
+def test_a_top_k_that_is_no_number_of_documents_is_refused(encoder, top_k):
+    with pytest.raises(ConfigError, match=f"top_k is {top_k!r}"):
+        Reranker(encoder).rank("q", ["a", "b"], top_k=top_k)
+
+
+def test_documents_of_other_libraries_are_lists_too(encoder):
+    """Columns of tables: whatever has places and a length."""
+    listed = Reranker(encoder).rank("q", DOCUMENTS)
+    for column in (tuple(DOCUMENTS), np.array(DOCUMENTS), Dataset.from_dict({"text": DOCUMENTS})["text"]):
+        assert Reranker(encoder).rank("q", column, top_k=np.int64(6)) == listed
 
 
 def test_no_documents_give_none(encoder):

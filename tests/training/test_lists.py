@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -112,6 +114,89 @@ def test_a_list_in_parts_has_the_gradient_of_the_list_as_a_whole(tmp_path, monke
     assert len(called) > 2 and min(called) > 1
     torch.testing.assert_close(trained[0], trained[1], rtol=1e-4, atol=1e-6)
     assert difference(trained[0], weights(encoder_of(CHOICES))) > 1e-3
+
+
+@pytest.mark.parametrize("tune", ["lora", "head"])
+def test_lists_in_parts_train_what_is_tuned_as_whole_lists_do(tmp_path, tune):
+    """What is frozen stays, adapters and head learn the same however a list is cut."""
+    options = {"tune": tune, "optim": "sgd", "learning_rate": 0.5, "max_steps": 2}
+    options |= {"max_grad_norm": 0.0, "load_best_model_at_end": False, "merge_adapter": tune == "head"}
+    trained = []
+    for max_tokens in (4096, 6):
+        encoder = encoder_of(CHOICES)
+        folder = tmp_path / str(max_tokens)
+        train(encoder, data_of(), arguments(folder, max_tokens=max_tokens, **options))
+        trained.append(weights(encoder))
+    torch.testing.assert_close(trained[0], trained[1], rtol=1e-4, atol=1e-5)
+    before = {name: tensor for name, tensor in weights(encoder_of(CHOICES)).items() if "backbone" in name}
+    learnt = {name for name in trained[0] if "lora_B" in name}
+    assert bool(learnt) == (tune == "lora") and all(trained[0][name].any() for name in learnt)
+    frozen = {name.replace(".base_layer", "").replace("base_model.model.", ""): name for name in trained[0]}
+    assert before.keys() <= frozen.keys()
+    assert all(torch.equal(tensor, trained[0][frozen[name]]) for name, tensor in before.items())
+
+
+def test_bf16_lists_in_parts_are_bf16_lists_as_a_whole_but_for_rounding(tmp_path):
+    """The step of one batch: its parts may differ by what bfloat16 rounds off, two hundredths."""
+    options = {**PLAIN_SGD, "max_steps": 1, "per_device_train_batch_size": 24, "bf16": True}
+    before = weights(encoder_of(CHOICES))
+    steps = []
+    for max_tokens in (4096, 6):
+        encoder = encoder_of(CHOICES)
+        train(encoder, data_of(), arguments(tmp_path / str(max_tokens), max_tokens=max_tokens, **options))
+        after = weights(encoder)
+        steps.append(torch.cat([(after[name] - before[name]).flatten() for name in before]))
+    assert 0 < (steps[0] - steps[1]).norm() < 0.02 * steps[0].norm()
+
+
+class Held:
+    """A tensor that a graph keeps for its backward pass, and how many numbers such tensors have at most."""
+
+    now = most = 0
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.tensor = tensor
+        Held.now += tensor.numel()
+        Held.most = max(Held.most, Held.now)
+
+    def __del__(self) -> None:
+        Held.now -= self.tensor.numel()
+
+
+def test_a_list_in_parts_keeps_no_graph_of_its_other_parts(tmp_path):
+    """What is kept for backward is that of a part, however long the list; as a whole it grows with it."""
+
+    def most(documents: int, max_tokens: int) -> int:
+        rows = [
+            {"text": f"{BAD[place % 4]} film", "label": float(place == 0), "group": 0, "row": 1}
+            for place in range(documents)
+        ]
+        encoder = encoder_of(CHOICES)
+        own = {parameter.data_ptr() for parameter in encoder.parameters()}  # kept anyway
+        options = {**PLAIN_SGD, "max_steps": 1, "max_tokens": max_tokens}
+        args = arguments(tmp_path / f"{documents} {max_tokens}", **options)
+        Held.now = Held.most = 0
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor: tensor if tensor.data_ptr() in own else Held(tensor),
+            lambda kept: kept.tensor if isinstance(kept, Held) else kept,
+        ):
+            train(encoder, TaskData(CHOICES, Dataset.from_list(rows), lists_of(2, 100)), args)
+        assert Held.now == 0
+        return Held.most
+
+    assert 0 < most(24, max_tokens=1) < 1.1 * most(6, max_tokens=1)
+    assert most(24, max_tokens=4096) > 3 * most(6, max_tokens=4096)
+
+
+def test_training_stops_by_the_order_of_the_lists(tmp_path):
+    """nDCG@10 no longer rises: the steps that were paid for end, and the best of them is kept."""
+    ordered = replace(CHOICES, metrics=("ndcg@10", "accuracy"))
+    data = TaskData(ordered, lists_of(24), lists_of(9, 100))
+    options = {"num_train_epochs": 40, "early_stopping_patience": 2, "learning_rate": 5e-4}
+    result = train(encoder_of(ordered), data, arguments(tmp_path, **options))
+    seen = [entry["eval_ndcg@10"] for entry in result.run["history"] if "eval_ndcg@10" in entry]
+    assert len(seen) < 40 and max(seen[:-2]) >= max(seen[-2:])
+    assert result.metrics["ndcg@10"] == pytest.approx(max(seen)) and seen[0] < max(seen)
 
 
 def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path, monkeypatch):

@@ -21,20 +21,29 @@ def text_plan(encoder: Encoder, rows: Iterable[Row], max_tokens: int) -> dict[st
     from ..packing import plan_batches
 
     lengths, truncated, passes = array("I"), 0, 0
+    no_room: set[str] = set()
     stream = iter(rows)
     while buffer := list(islice(stream, BUFFER_ROWS)):
         tokens = encoder.tokenize(buffer)
         counts = [len(ids) for ids in tokens.input_ids]
         lengths.extend(counts)
         truncated += sum(tokens.truncated)
+        no_room |= {row[0] for row, none in zip(buffer, tokens.no_room, strict=True) if none}
         passes += len(plan_batches(counts, max_tokens))
+    cut = f"{counted(truncated, 'text')} longer than {encoder.config.text.max_length} tokens"
     return {
         "rows": len(lengths),
         "tokens": sum(lengths),
         "tokens per text": length_statistics(lengths),
-        "texts cut": f"{counted(truncated, 'text')} longer than {encoder.config.text.max_length} tokens",
+        "texts cut": f"{cut}; {without_room(len(no_room))}" if no_room else cut,
         "forward passes": f"{passes:,} of at most {max_tokens:,} tokens",
     }
+
+
+def without_room(first_texts: int) -> str:
+    """What to tell of first texts of pairs that fill the maximal length by themselves."""
+    leave = "query leaves no room for its" if first_texts == 1 else "queries leave no room for their"
+    return f"{first_texts:,} {leave} document (second text of the pair); raise max_length"
 
 
 def memory_plan(encoder: Encoder) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from ..errors import ConfigError, DataError
 from .collections import is_given, open_list_files, open_lists, refuse_collection
 from .common import Progress, check_writable, counted, load_encoder, note, print_facts, refuse_existing
 from .options import CollectionOptions, ComputeOptions, RankOptions
-from .plan import text_plan
+from .plan import text_plan, without_room
 
 if TYPE_CHECKING:
     from ..encoder import Encoder
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 BUFFER_ROWS = 512  # pairs until the first query is written, on a CPU about half a minute
 TOLERANCES = {"float32": 1e-3, "bfloat16": 0.1}
-"""By how much a query's scores differ when it is scored again in other passes, as a share of their spread."""
+"""By how much a query's scores differ when it is scored again in other passes; see `GrowingRun.check`."""
 
 
 def run(options: RankOptions, sources: CollectionOptions, compute: ComputeOptions) -> None:
@@ -83,12 +84,12 @@ def _rank(
 
     if done:
         note(f"resuming after {done:,} of {len(lists):,} queries")
-    first = max(0, done - 1)  # the last one is ranked again: is it the same model?
+    again = list(growing.resumed).index(growing.telling) if done else None  # is it the same model?
     drawn: set[str] = set(growing.resumed)
     bad: list[DataError] = []
 
     def candidates() -> Iterator[CandidateList]:
-        for place in range(first, len(lists)):
+        for place in chain(() if again is None else (again,), range(done, len(lists))):
             each = lists[place]
             names = (each.query_id, *each.document_ids)
             unfit = next((name for name in names if not is_name(name)), None)
@@ -100,19 +101,20 @@ def _rank(
             drawn.add(each.query_id)
             yield each
 
-    documents = truncated = 0
+    documents = truncated = no_room = 0
     progress = Progress("pair", 0)
     with growing:
         try:
             found = rerank(encoder, candidates(), max_tokens=compute.max_tokens, buffer_rows=BUFFER_ROWS)
-            for number, scored in enumerate(found, start=first):
-                if number < done:
+            for number, scored in enumerate(found):
+                if done and not number:
                     growing.check(scored, TOLERANCES[compute.dtype])
                     continue
                 scores = zip(scored.candidates.document_ids, scored.scores.tolist(), strict=True)
                 growing.add(scored.candidates.query_id, dict(scores))
                 documents += len(scored.scores)
                 truncated += scored.truncated
+                no_room += scored.no_room
                 progress.show(documents)
             if bad:
                 raise bad[0]
@@ -123,10 +125,16 @@ def _rank(
             raise
         progress.close()
         growing.finish()
-    note(f"{growing.written:,} queries, {counted(documents, 'document')} ranked; written to {options.output}")
+    before = sum(map(len, growing.resumed.values()))
+    ranked = f"{growing.written - done:,} queries, {counted(documents, 'document')} ranked"
+    if done:
+        ranked += f", and {done:,} queries, {counted(before, 'document')} before the interruption"
+    note(f"{ranked}; written to {options.output}")
     if truncated:
         limit = encoder.config.text.max_length
         note(f"{counted(truncated, 'text')} longer than {limit} tokens cut")
+    if no_room:
+        note(without_room(no_room))
     _say_next(options)
 
 

@@ -33,7 +33,7 @@ from .options import (
     TrainingOptions,
     TrainOptions,
 )
-from .plan import memory_plan, text_plan
+from .plan import memory_plan, text_plan, without_room
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -387,15 +387,22 @@ def _print_result(options: TrainOptions, encoder: Encoder, data: TaskData, resul
             filter(None, (data.train_note, data.validation_note))
         ),
         "texts cut": f"{counted(rows['truncated'], 'text')} longer than {limit} tokens",
+        "no room": without_room(rows["no_room"]) if rows["no_room"] else "",
         "bad rows skipped": data.skipped,
         "empty texts": data.empty_texts,
         "speed": f"{run['tokens_per_second']:,.0f} tokens/s, {run['padding_avoided']:.0%} padding avoided",
         "time": f"{run['wall_seconds']:,.0f} s",
     }
     print_facts("", {name: fact for name, fact in facts.items() if fact})
-    commands = [_command("predict", options, *_sample(data)), _command("inspect", options)]
-    if not _in_lists(data):  # `evaluate` takes rows
-        commands.insert(1, _command("evaluate", options, *_same_data(options)))
+    commands = (
+        [_command("rank", options, "--lists", "FILE", "--output", "reranked.trec")]
+        if _in_lists(data)
+        else [
+            _command("predict", options, *_sample(data)),
+            _command("evaluate", options, *_same_data(options)),
+        ]
+    )
+    commands.append(_command("inspect", options))
     print(
         f"\nThe model is in {options.output}, the record of the run in {options.output}/run.json. Next:\n"
         + "\n".join(f"  {command}" for command in commands)

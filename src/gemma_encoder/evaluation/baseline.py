@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import DataError
 from ..losses import ProblemType
-from .metrics import compute_metrics
+from .metrics import METRICS, judged_rows
 
 
 def majority_baseline(
@@ -27,7 +27,8 @@ def majority_baseline(
 
     It answers with the commonest class of the rows it is judged by (of equally common ones the lowest), with
     their mean, with the labels that are on in more than half of them, or with the candidate at the place in
-    its list that is most often right.
+    its list that is most often right. A whole order (`ndcg@10`, `rr@10`) it draws at random, and the value is
+    the expected one: files often have the relevant documents first, and their order would tell everything.
 
     Args:
         labels: Labels to judge by, as in `compute_metrics`.
@@ -40,7 +41,10 @@ def majority_baseline(
     scores = majority_scores(labels, problem_type, num_labels=num_labels, groups=groups)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # that its correlation is not defined is no news
-        return compute_metrics(names, scores, labels, groups=groups, candidates=candidates)
+        judged = judged_rows(names, scores, labels, groups=groups, candidates=candidates)
+        chosen = [METRICS[name] for name in names]
+        values = [float((metric.by_chance or metric.function)(judged)) for metric in chosen]
+    return dict(zip(names, values, strict=True))
 
 
 def majority_scores(

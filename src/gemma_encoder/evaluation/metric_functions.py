@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import string
 import warnings
@@ -105,29 +106,56 @@ def over_answers(compare: Callable[[str, str], float]) -> Callable[[Judged], flo
 
 
 def _grades_in_order(judged: Judged) -> list[Array]:
-    """Grades of each list's candidates, by descending score, the first of equal ones first."""
+    """Grades of each list's candidates, by descending score, the least relevant of equal ones first.
+
+    Files often have the relevant documents first. In the order of the file a model that scores all alike
+    would be perfect, and the best checkpoint.
+    """
     assert judged.grades is not None and judged.scores is not None  # `_chosen` gives them
     groups = _numbered(judged.groups)
-    order = np.lexsort((-judged.scores, groups))
-    ends = np.cumsum(np.bincount(groups))[:-1]
-    return np.split(np.maximum(judged.grades[order], 0), ends)
+    grades = np.maximum(judged.grades, 0)
+    order = np.lexsort((grades, -judged.scores, groups))
+    return np.split(grades[order], np.cumsum(np.bincount(groups))[:-1])
 
 
 def ndcg(judged: Judged) -> float:
     """As trec_eval's `ndcg_cut_10` (the grade is the gain), with the list's own best order as the ideal."""
+    return _mean_ndcg(_grades_in_order(judged), lambda grades: grades)
 
+
+def ndcg_by_chance(judged: Judged) -> float:
+    """What `ndcg` is for documents in random order, on average: at every rank the mean grade is expected."""
+    return _mean_ndcg(_grades_in_order(judged), lambda grades: np.full(len(grades), grades.mean()))
+
+
+def _mean_ndcg(lists: list[Array], reorder: Callable[[Array], Array]) -> float:
     def gained(grades: Array) -> float:
         best = grades[:CUT]
         return float((best / np.log2(np.arange(2, len(best) + 2))).sum())
 
-    ideals = [(gained(grades), gained(np.sort(grades)[::-1])) for grades in _grades_in_order(judged)]
-    return float(np.mean([found / ideal if ideal else 0.0 for found, ideal in ideals]))
+    both = [(gained(reorder(grades)), gained(np.sort(grades)[::-1])) for grades in lists]
+    return float(np.mean([found / ideal if ideal else 0.0 for found, ideal in both]))
 
 
 def reciprocal_rank(judged: Judged) -> float:
     """One by the rank of the first relevant candidate; 0 beyond the cut."""
     relevant = [np.flatnonzero(grades[:CUT] > 0) for grades in _grades_in_order(judged)]
     return float(np.mean([1 / (ranks[0] + 1) if len(ranks) else 0.0 for ranks in relevant]))
+
+
+def reciprocal_rank_by_chance(judged: Judged) -> float:
+    """What `reciprocal_rank` is for documents in random order, on average."""
+    return float(np.mean([_expected_rr(grades > 0) for grades in _grades_in_order(judged)]))
+
+
+def _expected_rr(relevant: Array) -> float:
+    """Of all ways to place the relevant documents, those with the first at a rank have the others behind."""
+    documents, count = len(relevant), int(relevant.sum())
+    if not count:
+        return 0.0
+    ranks = range(1, min(CUT, documents - count + 1) + 1)
+    ways = math.comb(documents, count)
+    return sum(math.comb(documents - rank, count - 1) / ways / rank for rank in ranks)
 
 
 def _normalised(answer: str) -> list[str]:

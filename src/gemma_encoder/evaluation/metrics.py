@@ -26,13 +26,17 @@ Kind = Literal["binary", "classes", "multi_label", "numbers", "lists"]
 
 @dataclass(frozen=True)
 class Metric:
-    """How a metric is computed, what it applies to, which way is up, and what rows must have."""
+    """How a metric is computed, what it applies to, which way is up, and what rows must have.
+
+    `by_chance` is what a random order is expected to score, for metrics of a whole order.
+    """
 
     function: Callable[[Judged], Any]
     kinds: tuple[Kind, ...]
     higher_is_better: bool = True
     needs_groups: bool = False
     needs_candidates: bool = False
+    by_chance: Callable[[Judged], float] | None = None
 
 
 _ALL_CLASSES: tuple[Kind, ...] = ("binary", "classes", "multi_label")
@@ -49,8 +53,8 @@ METRICS: dict[str, Metric] = {
     "answer_exact_match": Metric(
         functions.over_answers(functions.same_answer), ("lists",), needs_candidates=True
     ),
-    "ndcg@10": Metric(functions.ndcg, ("lists",)),
-    "rr@10": Metric(functions.reciprocal_rank, ("lists",)),
+    "ndcg@10": Metric(functions.ndcg, ("lists",), by_chance=functions.ndcg_by_chance),
+    "rr@10": Metric(functions.reciprocal_rank, ("lists",), by_chance=functions.reciprocal_rank_by_chance),
     "pearson": Metric(functions.correlation(stats.pearsonr, "pearson"), ("numbers",)),
     "spearman": Metric(functions.correlation(stats.spearmanr, "spearman"), ("numbers",)),
     "mse": Metric(functions.by_row(sk.mean_squared_error), ("numbers",), higher_is_better=False),
@@ -79,8 +83,9 @@ def compute_metrics(
     first of equal ones), and `accuracy` is the share of lists where it is right. `answer_f1` and
     `answer_exact_match` compare the words of the chosen candidate with those of the right ones, and take the
     best. `ndcg@10` and `rr@10` are means over lists, of which one without a relevant candidate counts 0; the
-    ideal of `ndcg@10` is that of the list, which lacks what was not retrieved. `exact_match` is the share of
-    groups in which all rows are right, `gender_parity` the share whose rows get the same answer.
+    ideal of `ndcg@10` is that of the list, which lacks what was not retrieved. They take the least relevant
+    of equal scores first, so that the order of the rows tells nothing. `exact_match` is the share of groups
+    in which all rows are right, `gender_parity` the share whose rows get the same answer.
 
     Args:
         names: Which metrics, of `METRICS`.
@@ -96,6 +101,19 @@ def compute_metrics(
         ConfigError: A metric has an unknown name, or does not fit the data.
         DataError: There are no rows, shapes don't match, a score is not finite, a label is no class.
     """
+    judged = judged_rows(names, scores, labels, groups=groups, candidates=candidates)
+    return {name: float(METRICS[name].function(judged)) for name in names}
+
+
+def judged_rows(
+    names: Sequence[str],
+    scores: Array,
+    labels: Any,
+    *,
+    groups: Any = None,
+    candidates: Sequence[str] | None = None,
+) -> Judged:
+    """What metrics compare: the model's answers beside the right ones. As `compute_metrics`."""
     scores, labels = np.asarray(scores), np.asarray(labels)
     groups = None if groups is None else np.asarray(groups)
     if groups is not None and scores.size == len(scores):
@@ -106,7 +124,7 @@ def compute_metrics(
         _check(names, kind)
         judged = Judged(labels, predicted, groups, candidates)
     _check_columns(names, groups is not None, candidates is not None)
-    return {name: float(METRICS[name].function(judged)) for name in names}
+    return judged
 
 
 def _chosen(scores: Array, grades: Array, groups: Array, candidates: Sequence[str] | None) -> Judged:

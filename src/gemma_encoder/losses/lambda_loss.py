@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .lists import Reduction, pairs, reduced, unpadded
+from ..errors import DataError
+from .lists import Reduction, grades, pairs, reduced, unpadded
 
 
 def lambda_loss(scores: Tensor, labels: Tensor, mask: Tensor, reduction: Reduction = "mean") -> Tensor:
@@ -27,11 +28,15 @@ def lambda_loss(scores: Tensor, labels: Tensor, mask: Tensor, reduction: Reducti
 
     Args:
         scores: `[lists, docs]`.
-        labels: Relevance of each document, 0 or more, `[lists, docs]`.
+        labels: Relevance of each document, `[lists, docs]`; 0 and below is not relevant.
         mask: Where there is a document, bool `[lists, docs]`.
         reduction: Mean or sum over the lists.
+
+    Raises:
+        DataError: A label is so large that `2^y` is no finite number.
     """
     scores, labels = unpadded(scores, labels, mask)
+    labels = grades(labels)
     (s_i, s_j), (y_i, y_j), (mask_i, mask_j) = pairs(scores), pairs(labels), pairs(mask)
     terms = _weights(scores, labels, mask) * -F.logsigmoid(s_i - s_j)
     per_list = terms.masked_fill(~((y_i > y_j) & mask_i & mask_j), 0.0).flatten(1).sum(dim=1)
@@ -43,6 +48,11 @@ def _weights(scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
     gains = torch.exp2(labels) - 1  # 0 where there is no document
     places = torch.arange(1, scores.shape[1] + 1, device=scores.device, dtype=scores.dtype)
     ideal = (gains.sort(dim=1, descending=True).values / (1 + places).log2()).sum(dim=1)
+    if not ideal.isfinite().all():
+        raise DataError(
+            f"the lambda loss takes 2^label as gain, which overflows: a label is {labels.max().item():g}",
+            fix="give grades of relevance, such as 0 to 4; for a teacher's scores use margin_mse or kl",
+        )
     gain_i, gain_j = pairs(gains / ideal.where(ideal > 0, 1.0)[:, None])
     rank_i, rank_j = pairs(_ranks(scores, labels, mask))
     apart = (rank_i - rank_j).abs().clamp(min=1).to(scores.dtype)  # 0 is a document and itself: no pair

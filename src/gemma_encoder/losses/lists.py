@@ -46,10 +46,20 @@ def log_softmax(scores: Tensor, mask: Tensor) -> Tensor:
     return scores.masked_fill(~mask, lowest).log_softmax(dim=1).masked_fill(~mask, 0.0)
 
 
+def grades(labels: Tensor) -> Tensor:
+    """How relevant each document is: labels, but no less than 0, which is not relevant at all.
+
+    Below 0 (judges' "spam", -2 in TREC Web) a label would turn its term of a loss around, and the loss would
+    fall without end as the document's score does.
+    """
+    return labels.clamp(min=0)
+
+
 def shares(labels: Tensor) -> Tensor:
-    """Labels that sum to 1 in each list `[lists, docs]`, or are all 0 if nothing is relevant."""
-    total = labels.sum(dim=1, keepdim=True)
-    return labels / total.where(total > 0, 1.0)
+    """Grades that sum to 1 in each list `[lists, docs]`, or are all 0 if nothing is relevant."""
+    graded = grades(labels)
+    total = graded.sum(dim=1, keepdim=True)
+    return graded / total.where(total > 0, 1.0)
 
 
 def pairs(values: Tensor) -> tuple[Tensor, Tensor]:

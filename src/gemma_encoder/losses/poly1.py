@@ -24,7 +24,7 @@ def poly1_softmax(
 
     Args:
         scores: `[lists, docs]`.
-        labels: Relevance of each document, 0 or more, `[lists, docs]`.
+        labels: Relevance of each document, `[lists, docs]`; 0 and below is not relevant.
         mask: Where there is a document, bool `[lists, docs]`.
         reduction: Mean or sum over the lists.
         epsilon: How much the first term weighs besides its part in the cross-entropy; 0 is the softmax loss.

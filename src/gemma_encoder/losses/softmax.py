@@ -20,7 +20,7 @@ def softmax_cross_entropy(
 
     Args:
         scores: `[lists, docs]`.
-        labels: Relevance of each document, 0 or more, `[lists, docs]`.
+        labels: Relevance of each document, `[lists, docs]`; 0 and below is not relevant.
         mask: Where there is a document, bool `[lists, docs]`.
         reduction: Mean or sum over the lists.
     """

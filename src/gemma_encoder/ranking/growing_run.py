@@ -84,20 +84,34 @@ class GrowingRun:
         self.written = len(self.resumed)
         return self.written
 
+    @property
+    def telling(self) -> str:
+        """The query of the part whose scores tell best whether another model wrote them: the last one that is
+        spread out, else the one with the largest spread.
+
+        Raises:
+            ValueError: The part has no query.
+        """
+        spreads = {query: _spread([*scores.values()]) for query, scores in self.resumed.items()}
+        for query, scores in reversed(self.resumed.items()):
+            if spreads[query] >= _scale([*scores.values()]):
+                return query
+        return max(spreads, key=spreads.__getitem__)
+
     def check(self, scored: ScoredList, tolerance: float) -> None:
         """See that a query of the part has the scores that the model gives it now.
 
         Args:
             scored: The query, scored again.
-            tolerance: Largest difference, as a share of the spread of the query's scores.
+            tolerance: Largest difference, as a share of the spread of the query's scores; where they are
+                hardly spread out (one document, equal texts), of a tenth of their size.
 
         Raises:
             DataError: It has others.
         """
         written = self.resumed[scored.candidates.query_id]
         before = np.array([written[name] for name in scored.candidates.document_ids])
-        allowed = tolerance * max(float(np.ptp(scored.scores)), 1e-6)
-        if float(np.abs(before - scored.scores).max()) > allowed:
+        if float(np.abs(before - scored.scores).max()) > tolerance * _scale(scored.scores):
             raise DataError(
                 f"it was written by another model or with other options: query "
                 f"{scored.candidates.query_id!r} has other scores",
@@ -132,3 +146,16 @@ class GrowingRun:
         if whole < len(content):
             with self.part.open("r+b") as file:
                 file.truncate(whole)
+
+
+def _spread(scores: Sequence[float] | np.ndarray) -> float:
+    return float(np.ptp(scores))
+
+
+def _scale(scores: Sequence[float] | np.ndarray) -> float:
+    """What differences of a query's scores are measured by.
+
+    Rounding is relative to the scores, or to the sums of about 1 that they come from, however near to one
+    another they are.
+    """
+    return max(_spread(scores), 0.1 * max(float(np.abs(scores).max()), 1.0))

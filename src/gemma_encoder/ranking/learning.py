@@ -76,11 +76,17 @@ class TokenizedLists(torch.utils.data.Dataset):
         self.encoder, self.lists, self.sampling, self.seed = encoder, lists, sampling, seed
         self.epoch = 0
         self._cut: set[tuple[int, str]] = set()
+        self._no_room: set[int] = set()
 
     @property
     def truncated(self) -> int:
         """Documents of lists that were cut to the maximal length, of those that this process has drawn."""
         return len(self._cut)
+
+    @property
+    def no_room(self) -> int:
+        """Lists whose query left nothing of a document, of those that this process has drawn."""
+        return len(self._no_room)
 
     def __len__(self) -> int:
         return len(self.lists)
@@ -94,6 +100,8 @@ class TokenizedLists(torch.utils.data.Dataset):
         tokens = self.encoder.tokenize([(drawn.query, document) for document in drawn.documents])
         cut = zip(drawn.document_ids, tokens.truncated, strict=True)
         self._cut |= {(index, name) for name, truncated in cut if truncated}
+        if any(tokens.no_room):
+            self._no_room.add(index)
         return [
             {"input_ids": ids, "labels": torch.tensor(label, dtype=torch.float64), "rows": index}
             for ids, label in zip(tokens.input_ids, drawn.labels, strict=True)

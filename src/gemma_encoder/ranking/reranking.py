@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -27,11 +27,13 @@ class ScoredList(NamedTuple):
         candidates: The list.
         scores: Of its documents, float32 `[documents]`.
         truncated: Texts of its documents that were cut to the maximal length.
+        no_room: Whether the query left nothing of a document; those documents have equal scores.
     """
 
     candidates: CandidateList
     scores: np.ndarray
     truncated: int
+    no_room: bool = False
 
 
 def rerank(
@@ -68,16 +70,17 @@ def rerank(
                 yield candidates.query, text
 
     scores: list[float] = []
-    cut = 0
+    cut, no_room = 0, False
     for scored in score(encoder, pairs(), max_tokens=max_tokens, buffer_rows=buffer_rows):
         scores.append(relevance(scored.logits))
         cut += scored.truncated
+        no_room |= scored.no_room
         candidates, texts = waiting[0]
         if len(scores) == len(texts):
             waiting.popleft()
             found = np.array([scores[texts[text]] for text in candidates.documents], np.float32)
-            yield ScoredList(candidates, found, cut)
-            scores, cut = [], 0
+            yield ScoredList(candidates, found, cut, no_room)
+            scores, cut, no_room = [], 0, False
 
 
 def relevance(logits: np.ndarray) -> float:
@@ -172,8 +175,8 @@ class Reranker:
             top_k: Give back this many.
 
         Raises:
-            DataError: `documents` is one string, or there is something in it that is no text.
-            ConfigError: `top_k` is below 1.
+            DataError: The query is no string, or `documents` no list of them.
+            ConfigError: `top_k` is no whole number of at least 1.
         """
         return self.rank_many([query], [documents], top_k=top_k)[0]
 
@@ -184,19 +187,20 @@ class Reranker:
 
         Raises:
             DataError: There are not as many lists of documents as queries; or as for `rank`.
-            ConfigError: `top_k` is below 1.
+            ConfigError: `top_k` is no whole number of at least 1.
         """
-        if top_k is not None and top_k < 1:
-            raise ConfigError(f"top_k is {top_k}", fix="use at least 1, or leave it out")
-        count = 1 if isinstance(queries, str) else len(queries)
-        if isinstance(queries, str) or count != len(documents):
+        whole = isinstance(top_k, int | np.integer) and not isinstance(top_k, bool)
+        if top_k is not None and (not whole or top_k < 1):
+            raise ConfigError(f"top_k is {top_k!r}", fix="use a whole number of at least 1, or leave it out")
+        _check_texts(queries, "queries")
+        if not _in_order(documents) or len(queries) != len(documents):
+            what = f"{len(documents)} lists" if _in_order(documents) else f"a {type(documents).__name__}"
             raise DataError(
-                f"{count} queries and {len(documents)} lists of documents",
+                f"There are {len(queries)} queries, and for their documents {what}",
                 fix="give a list of queries, and for each a list of documents",
             )
-        for each in documents:
-            if isinstance(each, str):
-                raise DataError(f"The documents are one string, {each[:60]!r}", fix="give a list of texts")
+        for place, each in enumerate(documents):
+            _check_texts(each, "documents", where=f"query {place + 1} of {len(queries)}")
         filled = {place for place, each in enumerate(documents) if len(each)}
         lists = (
             CandidateList(str(place), queries[place], tuple(map(str, range(len(each)))), tuple(each))
@@ -243,9 +247,9 @@ class Reranker:
         hidden = None if show_progress_bar else True  # None: shown on a terminal only
         with tqdm(total=total, desc="Re-ranking", unit=" pairs", disable=hidden) as bar:
             lists = mteb.candidate_lists(inputs1, inputs2)
-            for candidates, scores, _ in rerank(self.encoder, lists, max_tokens=self.max_tokens):
-                found.append(scores)
-                bar.update(len(candidates))
+            for scored in rerank(self.encoder, lists, max_tokens=self.max_tokens):
+                found.append(scored.scores)
+                bar.update(len(scored.scores))
         return np.concatenate(found)
 
     @property
@@ -262,3 +266,27 @@ def _best(scored: ScoredList, top_k: int | None) -> list[RankedDocument]:
     order = np.argsort(-scored.scores, kind="stable")[:top_k].tolist()
     documents = scored.candidates.documents
     return [RankedDocument(place, float(scored.scores[place]), documents[place]) for place in order]
+
+
+def _in_order(values: object) -> bool:
+    """Whether it has places, and so can be gone through twice."""
+    with_places = hasattr(values, "__len__") and hasattr(values, "__getitem__")
+    return with_places and not isinstance(values, str | bytes | Mapping)
+
+
+def _check_texts(texts: object, name: str, where: str | None = None) -> None:
+    """Refuse what is no list of strings.
+
+    Raises:
+        DataError: Says what it is, and the place of what is no string.
+    """
+    if isinstance(texts, str):
+        raise DataError(f"The {name} are one string, {texts[:60]!r}", where=where, fix="give a list of texts")
+    if not _in_order(texts):
+        what = f"The {name} are a {type(texts).__name__}, which has no places"
+        raise DataError(what, where=where, fix="give a list of texts")
+    for place, text in enumerate(cast("Sequence[object]", texts)):
+        if not isinstance(text, str):
+            raise DataError(
+                f"{name}[{place}] is a {type(text).__name__}, no text", where=where, fix="give strings"
+            )

@@ -24,6 +24,11 @@ class TrainingItems(Protocol):
         """How many rows are known to be cut to the maximal length."""
         ...
 
+    @property
+    def no_room(self) -> int:
+        """How many first texts of pairs (queries) are known to leave nothing of a second one."""
+        ...
+
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Item | list[Item]: ...
@@ -47,6 +52,7 @@ class TokenizedRows(torch.utils.data.Dataset):
         groups: Which rows are judged together, int64 `[N]`, or None.
         candidates: What each row stands for, or None.
         truncated: How many rows were cut to the maximal length.
+        no_room: How many first texts of pairs left nothing of a second one.
     """
 
     def __init__(self, encoder: Encoder, rows: Dataset) -> None:
@@ -56,6 +62,7 @@ class TokenizedRows(torch.utils.data.Dataset):
         tokenized = encoder.tokenize(texts)
         self.input_ids = tokenized.input_ids
         self.truncated = sum(tokenized.truncated)
+        self.no_room = len({row[0] for row, none in zip(texts, tokenized.no_room, strict=True) if none})
         kind = torch.int64 if encoder.config.problem_type == "single_label_classification" else torch.float64
         self.labels = torch.as_tensor(list(rows["label"]), dtype=kind)
         self.rows = list(rows["row"])
@@ -109,6 +116,11 @@ class Lists(torch.utils.data.Dataset):
     def truncated(self) -> int:
         """Of the rows."""
         return int(self.rows.truncated)
+
+    @property
+    def no_room(self) -> int:
+        """Of the rows."""
+        return int(self.rows.no_room)
 
     def fingerprint(self) -> str:
         """Of the rows."""

@@ -302,7 +302,8 @@ def _count(encoder: Encoder) -> dict[str, int]:
 def _record(run: dict[str, Any], trainer: EncoderTrainer, started: float) -> None:
     work = trainer.throughput
     # Known at the end: lists are tokenised as they are drawn.
-    run["data"]["truncated"] = trainer.train_items.truncated + trainer.validation_rows.truncated
+    for name in ("truncated", "no_room"):
+        run["data"][name] = getattr(trainer.train_items, name) + getattr(trainer.validation_rows, name)
     run |= {
         "steps": trainer.state.global_step,
         "tokens": work.tokens,
