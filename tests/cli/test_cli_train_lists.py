@@ -150,6 +150,11 @@ def test_scores_of_a_teacher_may_be_negative(run, command, tmp_path, loss):
     assert status == 0 and "lists have" not in err
 
 
+def test_grades_of_judges_may_be_negative(run, command, tmp_path):
+    lists(tmp_path / "lists.jsonl", label=lambda right: 1 if right else -2)
+    assert run(*command, "--dry_run")[0] == 0
+
+
 def test_lists_that_teach_nothing_are_counted(run, command, tmp_path):
     path = lists(tmp_path / "lists.jsonl")
     other = lists(tmp_path / "other.jsonl", range(20, 23), label=lambda right: 0)

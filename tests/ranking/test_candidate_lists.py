@@ -60,6 +60,7 @@ def test_a_list_as_it_is_written(write):
         {"query": "q", "answer": "short", "pos": "a", "neg": ["b", "c"]},
         {"query": "q", "pos": ["a"], "neg": ["b", "c"], "pos_scores": None, "neg_scores": None},
         {"query": "q", "pos": ["a", "a"], "neg": ["b", "c", "b"]},  # what comes twice counts once
+        {"query": "q", "pos": ["a"], "neg": ["b", "a", "c"]},  # a mined negative that is the positive
     ],
 )  # fmt: skip
 def test_the_forms_of_hard_negatives(record):
@@ -202,7 +203,6 @@ def test_a_file_is_read_again_by_another_parser(write, monkeypatch):
             },
             "document 'd' comes twice, with the labels 0.0 and 2.0",
         ),
-        ({"query": "q", "pos": ["a"], "neg": ["b", "a"]}, "with the labels 1.0 and 0.0 (text: 'a')"),
         ({"query": "q", "documents": [{"id": "", "text": "a"}]}, "the id in 'id' is empty"),
         ({"query": "q", "documents": [{"id": ["x"], "text": "a"}]}, "'id' holds a list"),
         ({"query": "q", "query_id": " ", "pos": ["a"]}, "the id in 'query_id' is empty"),

@@ -154,8 +154,8 @@ def check_labels(lists: Lists, loss: RankingLoss) -> str:
         How many lists teach this loss nothing, for a message; empty if all teach.
 
     Raises:
-        DataError: A list has no labels, or negative ones where the loss takes them as weights; or no list
-            teaches anything.
+        DataError: A list has no labels, or negative fractions, a teacher's, where the loss takes them as
+            weights; or no list teaches anything.
     """
     idle = 0
     for part in lists.parts:
@@ -163,7 +163,7 @@ def check_labels(lists: Lists, loss: RankingLoss) -> str:
             what = fix = ""
             if labels is None:
                 what, fix = "no labels to learn from", "give judgments or scores, or leave it out"
-            elif loss in _OF_WEIGHTS and min(labels) < 0:
+            elif loss in _OF_WEIGHTS and any(label < 0 and label % 1 for label in labels):  # judges' -2 is 0
                 what = f"the label {min(labels):g}, and the loss {loss} takes labels as weights"
                 fix = "learn a teacher's scores with kl or margin_mse; write 0 for what is not relevant"
             if what:

@@ -50,8 +50,9 @@ def from_records(
     * `documents`: texts, or objects with `text` (and `title`), `id`, and `label` or `score`; with texts alone
       the labels may stand in a column `labels`, `scores` or `label`;
     * positives and negatives (`pos`, `neg` and their longer names; a text, texts, or objects; `negative_1`,
-      `negative_2` ... are negatives too). They get the labels 1 and 0, unless there are a teacher's scores:
-      in the objects, in `pos_scores` and `neg_scores`, or for all documents in `scores` or `label`.
+      `negative_2` ... are negatives too). They get the labels 1 and 0 (1 where a document is both, as mined
+      negatives can be), unless there are a teacher's scores: in the objects, in `pos_scores` and
+      `neg_scores`, or for all documents in `scores` or `label`.
 
     Documents without an id are called by a hash of their text. One that comes twice in a list counts once.
 
@@ -111,7 +112,9 @@ def _contrasted(record: Mapping[str, Any]) -> list[tuple[str, str, float | None]
     else:
         marks = [_label(each) for each in documents]
         if not any(mark is not None for mark in marks):
-            marks = [float(place < len(positives)) for place in range(len(documents))]
+            relevant = [_document(each) for each in positives]
+            others = [each for each in map(_document, negatives) if each not in relevant]
+            return [(*each, float(each in relevant)) for each in relevant + others]
     return [(*_document(each), mark) for each, mark in zip(documents, marks, strict=True)]
 
 
@@ -128,7 +131,7 @@ def _once(found: Iterable[tuple[str, str, float | None]]) -> dict[str, tuple[str
         if known[1] != label:
             raise DataError(
                 f"document {name!r} comes twice, with the labels {known[1]} and {label} (text: {text!r:.60})",
-                fix="leave one of them out; a positive can't be a negative too",
+                fix="leave one of them out",
             )
     return once
 
