@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
-from .collections import is_given, open_list_files, open_lists, refuse_collection
+from .collections import is_given, refuse_collection
 from .common import (
     check_writable,
     counted,
@@ -19,8 +16,6 @@ from .common import (
     load_encoder,
     note,
     other_training_options,
-    print_facts,
-    print_table,
     quiet_libraries,
     refuse_changed,
     refuse_existing,
@@ -28,20 +23,17 @@ from .common import (
 from .options import (
     CollectionOptions,
     EncoderOptions,
-    EvaluateOptions,
     ListOptions,
     TrainingOptions,
     TrainOptions,
 )
-from .plan import memory_plan, text_plan, without_room
+from .train_data import lists_to_learn, rows_to_learn
+from .train_report import in_lists, print_plan, print_result
 
 if TYPE_CHECKING:
-    from datasets import Dataset
-
     from ..encoder import Encoder
-    from ..ranking.learning import TrainingLists
     from ..tasks import TaskData
-    from ..training import EncoderTrainingArguments, TrainResult
+    from ..training import EncoderTrainingArguments
 
 
 def run(
@@ -63,17 +55,21 @@ def run(
     quiet_libraries()
     args = training_arguments(options, training, lists, ranking=ranking)
     folder = _load_folder(options, encoder_options)
-    data = _lists(options, lists, sources, training) if ranking else _data(options, training, folder)
+    data = (
+        lists_to_learn(options, lists, sources, training)
+        if ranking
+        else rows_to_learn(options, training, folder)
+    )
     encoder = folder or _from_decoder(options, training, encoder_options, data)
     from ..training import train
     from ..training.training import check_run
 
     check_run(encoder, data, args)
     if options.dry_run:
-        _print_plan(options, args, encoder, data)
+        print_plan(options, args, encoder, data)
         return
 
-    units = ("list", "document") if _in_lists(data) else ("row", "row")
+    units = ("list", "document") if in_lists(data) else ("row", "row")
     learnt, judged = counted(len(data.train), units[0]), counted(len(data.validation), units[1])
     note(f"{data.task.name}: {learnt} to train on, {judged} to judge by")
     if options.train_file:
@@ -84,7 +80,7 @@ def run(
     except KeyboardInterrupt:
         note(_how_to_go_on(options))
         raise
-    _print_result(options, encoder, data, result)
+    print_result(options, encoder, data, result)
 
 
 def training_arguments(
@@ -207,75 +203,6 @@ def _load_folder(options: TrainOptions, encoder_options: EncoderOptions) -> Enco
     return encoder
 
 
-def _data(options: TrainOptions, training: TrainingOptions, folder: Encoder | None) -> TaskData:
-    from ..tasks import FileTask, load_task
-
-    rows, seed = options.max_train_rows, training.seed
-    if options.task:
-        data = load_task(options.task, options.data_dir, rows, seed, options.data_source)
-        metrics = tuple(options.metrics or data.task.metrics)
-        return replace(data, task=replace(data.task, metrics=metrics))
-    known = folder.config if folder else None  # an adapted folder says what the labels are
-    labels = options.labels or (known.labels if known else None)
-    return FileTask(
-        train=options.train_file or "",
-        validation=options.validation_file,
-        text_column=options.text_column,
-        text_pair_column=options.text_pair_column,
-        label_column=options.label_column,
-        problem_type=options.problem_type or (known.problem_type if known else None),
-        labels=tuple(labels) if labels else None,
-        label_separator=options.label_separator,
-        metrics=tuple(options.metrics) if options.metrics else None,
-        validation_fraction=options.validation_fraction,
-        max_train_rows=rows,
-        seed=seed,
-        skip_bad_rows=options.skip_bad_rows,
-    ).load()
-
-
-def _lists(
-    options: TrainOptions, lists: ListOptions, sources: CollectionOptions, training: TrainingOptions
-) -> TaskData:
-    """Lists to train on, drawn anew in every epoch, and lists to judge by."""
-    from ..ranking.collection import read_queries
-    from ..ranking.learning import (
-        TrainingLists,
-        check_labels,
-        hold_out,
-        ranking_data,
-        refuse_shared_queries,
-    )
-    from ..ranking.sampling import ListSampling
-
-    sampling = ListSampling(lists.list_size or None, lists.list_sampling, lists.list_positives)
-    train = (
-        open_list_files(lists.train_lists)
-        if lists.train_lists
-        else open_lists(sources, judged=True, missing_positives="add", with_positives_only=True)
-    )
-    if idle := check_labels(train, lists.ranking_loss):
-        note(idle)
-    for file in lists.unseen_queries:
-        refuse_shared_queries(train.queries(), read_queries(file).values(), f"kept unseen ({file})")
-    if lists.validation_lists:
-        judged = open_list_files(lists.validation_lists)
-        refuse_shared_queries(train.queries(), judged.queries())
-    else:
-        train, judged = hold_out(train, options.validation_fraction, training.seed)
-    drawn = train.sample(options.max_train_rows, training.seed)
-    part = f"{len(drawn):,} of {len(train):,} lists drawn with seed {training.seed}"
-    data = ranking_data(
-        TrainingLists(drawn, sampling),
-        judged,
-        source=train.source,
-        note=part if len(drawn) < len(train) else "",
-        validation_source=judged.source,
-    )
-    metrics = tuple(options.metrics or data.task.metrics)
-    return replace(data, task=replace(data.task, metrics=metrics))
-
-
 def _from_decoder(
     options: TrainOptions, training: TrainingOptions, encoder_options: EncoderOptions, data: TaskData
 ) -> Encoder:
@@ -285,153 +212,3 @@ def _from_decoder(
     name = options.task or ("ranking" if task.problem_type == "ranking" else "")
     config = encoder_config(encoder_options, name, task.template, task.problem_type, task.labels)
     return Encoder.from_decoder(options.model, config, seed=training.seed)
-
-
-def _print_plan(
-    options: TrainOptions, args: EncoderTrainingArguments, encoder: Encoder, data: TaskData
-) -> None:
-    from ..decoders import describe_decoder
-    from ..evaluation.evaluate import texts
-    from ..ranking.learning import TrainingLists
-    from ..training.parameters import add_lora, set_trainable
-
-    task = data.task
-    lists = data.train if isinstance(data.train, TrainingLists) else None
-    learnt = _pairs(lists, args.seed) if lists else texts(data.train)
-    judged = texts(data.validation)
-    steps = -(-data.items // (args.per_device_train_batch_size * args.gradient_accumulation_steps))
-    if args.tune == "lora":
-        add_lora(encoder, args)
-    set_trainable(encoder, args.tune, train_embeddings=args.train_embeddings)
-    trained = sum(p.numel() for p in encoder.parameters() if p.requires_grad)
-    facts: dict[str, Any] = {
-        "model": options.model,
-        "decoder": describe_decoder(encoder.config.decoder),
-        "task": f"{task.name} ({task.problem_type})",
-        "columns": (*task.text_columns, task.label_column),
-        "labels": None if lists else _label_counts(data.train, task.labels, task.problem_type),
-        "lists": lists and f"{len(lists):,} to train on; {lists.sampling}",
-        "template": repr(encoder.config.text.template),
-        "metrics": task.metrics,
-    }
-    for part, rows, source, remark, budget in (
-        ("train", learnt, data.train_source, data.train_note, args.max_tokens),
-        ("validation", judged, data.validation_source, data.validation_note, args.eval_max_tokens),
-    ):
-        facts[part] = f"{source}{f' ({remark})' if remark else ''}"
-        plan = text_plan(encoder, rows, budget)
-        facts |= {f"{part} {name}": plan[name] for name in ("rows", "tokens per text", "texts cut")}
-    if data.skipped:
-        facts["bad rows skipped"] = data.skipped
-    optimiser = trained * 12 / 2**20  # gradient and Adam's two moments, float32
-    rate, head_rate = args.learning_rate, args.head_learning_rate
-    facts |= {
-        "steps": f"{_length(steps, args)}, batches of "
-        f"{args.per_device_train_batch_size} rows in passes of at most {args.max_tokens:,} tokens",
-        "learning rate": f"{rate:g}, pooler and head {head_rate:g}",
-        "precision": "bfloat16 compute, float32 weights" if args.bf16 else "float32",
-        "tune": f"{args.tune}: {trained:,} parameters",
-        **memory_plan(encoder),
-        "gradients and optimiser": f"{optimiser:,.0f} MiB",
-        "output": options.output,
-    }
-    print_facts(
-        "Would train (dry run, nothing written):",
-        {name: fact for name, fact in facts.items() if fact is not None},
-    )
-
-
-def _pairs(lists: TrainingLists, seed: int) -> Iterator[tuple[str, str]]:
-    """What the first epoch sees."""
-    for candidates in lists.draw(seed):
-        for document in candidates.documents:
-            yield candidates.query, document
-
-
-def _length(steps: int, args: EncoderTrainingArguments) -> str:
-    if args.max_steps > 0:
-        return f"{args.max_steps:,}"
-    return f"{steps:,} an epoch, {args.num_train_epochs:g} epochs"
-
-
-def _label_counts(rows: Dataset, labels: tuple[str, ...], problem_type: str) -> str:
-    """How often each label occurs; for regression the range."""
-    values = rows["label"][:]
-    if problem_type == "ranking":
-        return f"{sum(value > 0 for value in values):,} right of {len(values):,} candidates"
-    if problem_type == "regression":
-        return f"{labels[0]} from {min(values):g} to {max(values):g}"
-    if problem_type == "multi_label_classification":
-        counts = Counter({index: int(sum(column)) for index, column in enumerate(zip(*values, strict=True))})
-    else:
-        counts = Counter(values)
-    return ", ".join(f"{label} {counts[index]:,}" for index, label in enumerate(labels))
-
-
-def _print_result(options: TrainOptions, encoder: Encoder, data: TaskData, result: TrainResult) -> None:
-    print_table(
-        f"{options.output} on {data.task.name}",
-        [
-            {"metric": name, "model": f"{value:.4f}", "majority baseline": f"{result.baseline[name]:.4f}"}
-            for name, value in result.metrics.items()
-        ],
-    )
-    run = result.run
-    units = ("list", "document") if _in_lists(data) else ("row", "row")
-    rows, limit = run["data"], encoder.config.text.max_length
-    facts = {
-        "decoder": run["decoder"],
-        "trained on": f"{counted(rows['train_rows'], units[0])} of {data.train_source}",
-        "judged by": f"{counted(rows['validation_rows'], units[1])} of {data.validation_source}",
-        "not the official split" if options.task else "split": "; ".join(
-            filter(None, (data.train_note, data.validation_note))
-        ),
-        "texts cut": f"{counted(rows['truncated'], 'text')} longer than {limit} tokens",
-        "no room": without_room(rows["no_room"]) if rows["no_room"] else "",
-        "bad rows skipped": data.skipped,
-        "empty texts": data.empty_texts,
-        "speed": f"{run['tokens_per_second']:,.0f} tokens/s, {run['padding_avoided']:.0%} padding avoided",
-        "time": f"{run['wall_seconds']:,.0f} s",
-    }
-    print_facts("", {name: fact for name, fact in facts.items() if fact})
-    commands = (
-        [_command("rank", options, "--lists", "FILE", "--output", "reranked.trec")]
-        if _in_lists(data)
-        else [
-            _command("predict", options, *_sample(data)),
-            _command("evaluate", options, *_same_data(options)),
-        ]
-    )
-    commands.append(_command("inspect", options))
-    print(
-        f"\nThe model is in {options.output}, the record of the run in {options.output}/run.json. Next:\n"
-        + "\n".join(f"  {command}" for command in commands)
-    )
-
-
-def _in_lists(data: TaskData) -> bool:
-    """Whether it learns from lists that lie elsewhere, and not from rows."""
-    from datasets import Dataset
-
-    return not isinstance(data.train, Dataset)
-
-
-def _command(verb: str, options: TrainOptions, *more: str) -> str:
-    return shlex.join(["gemma-encoder", verb, "--model", options.output, *more])
-
-
-def _sample(data: TaskData) -> tuple[str, ...]:
-    pair = ("--text_pair", "another") if data.task.is_pair else ()
-    return ("--text", "one text", *pair)
-
-
-def _same_data(options: TrainOptions) -> list[str]:
-    """What tells `evaluate` to judge by the rows that training judged by."""
-    if options.task:
-        return ["--task", options.task, *(("--data_dir", options.data_dir) if options.data_dir else ())]
-    words = ["--file", options.validation_file or "FILE"]
-    for name in ("text_column", "text_pair_column", "label_column", "label_separator"):
-        value = getattr(options, name)
-        if value is not None and value != getattr(EvaluateOptions, name):
-            words += [f"--{name}", value]
-    return words
