@@ -84,6 +84,10 @@ def test_a_benchmark_runs_reports_and_goes_on_with_more(plan_of, tmp_path):
     assert len(before) == 4
     with pytest.raises(ConfigError, match=r"begun with other options: data_source was 'auto' and is 'hub'"):
         run_plan(replace(plan, data_source="hub"), tmp_path)
+    longer = {**plan.recipes["rte"], "num_train_epochs": 7}
+    with pytest.raises(ConfigError, match="begun with another recipe for rte"):
+        run_plan(replace(plan, recipes={**plan.recipes, "rte": longer}), tmp_path)
+    plan = replace(plan, recipes={**plan.recipes, "cola": longer})  # nothing was trained on it
 
     progress = run_plan(replace(plan, seeds=2), tmp_path, jobs=2, poll_seconds=0.1)
     assert len(progress.done) == 8

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -151,10 +151,15 @@ class Plan:
         except (ValueError, TypeError, KeyError, OSError) as error:
             raise ConfigError(f"{path} can't be read: {error}", fix="restore it, or start again") from error
 
-    def check_continues(self, earlier: Plan) -> None:
+    def check_continues(self, earlier: Plan, begun: Collection[str]) -> None:
         """Refuse to go on in a folder where this plan's trials would mix with others.
 
-        More tasks, arms and seeds may be asked for; everything else must be as it was.
+        More tasks, arms and seeds may be asked for; everything else must be as it was, but for recipes of
+        tasks that nothing was trained on yet.
+
+        Args:
+            earlier: The folder's plan.
+            begun: Tasks that have trials there.
 
         Raises:
             ConfigError: Names what differs.
@@ -168,7 +173,7 @@ class Plan:
                     f"The benchmark was begun with other options: {each.name} was {before!r} and is {now!r}",
                     fix="give the options it was begun with, or another --output",
                 )
-        for task in earlier.recipes.keys() & self.recipes.keys():
+        for task in earlier.recipes.keys() & self.recipes.keys() & set(begun):
             if dict(earlier.recipes[task]) != dict(self.recipes[task]):
                 raise ConfigError(
                     f"The benchmark was begun with another recipe for {task}: {earlier.recipes[task]} "

@@ -84,9 +84,13 @@ def run_plan(
     if jobs < 1:
         raise ConfigError(f"jobs is {jobs}", fix="give a number of at least 1")
     with locked(root), _signals() as received:
-        begun = any(root.glob(f"trials/*/*/*/{RESULT_FILE}")) or any(root.glob("trials/*/*/*/*/checkpoint-*"))
+        begun = {
+            path.relative_to(root).parts[1]
+            for trace in (f"trials/*/*/*/{RESULT_FILE}", "trials/*/*/*/*/checkpoint-*")
+            for path in root.glob(trace)
+        }
         if (root / PLAN_FILE).is_file() and begun:  # of a plan that never got so far nothing can be mixed in
-            plan.check_continues(Plan.read(root))
+            plan.check_continues(Plan.read(root), begun)
         plan.write(root)
         progress = _begin(plan, root)
         tokens = _tokens(plan) if budget_minutes is not None else {}
