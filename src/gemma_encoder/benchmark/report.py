@@ -74,7 +74,7 @@ def describe(results: Results) -> list[str]:
     if "stock" in plan.arms:
         lines.append(
             "Stock classifier: the same decoder as transformers' AutoModelForSequenceClassification (causal, "
-            "last token, padded), same rows, steps and seeds."
+            "last token, padded, token embeddings trained too), same rows, steps and seeds."
         )
     if "encoder" in plan.arms:
         lines.append(f"Established encoder: {plan.encoder_model}, same trainer, rows, steps and seeds.")
