@@ -37,6 +37,24 @@ def test_standard_scores_are_averaged_and_what_is_missing_is_last():
     assert fused["q2"] == {"a": 0.0}  # one document alone has no spread
 
 
+def test_weights_say_how_much_a_run_counts():
+    fused = reciprocal_rank_fusion([ONE, TWO], [3.0, 1.0])
+    assert fused["q1"]["b"] == pytest.approx(3 / 62 + 1 / 61) and fused["q1"]["a"] == pytest.approx(3 / 61)
+    one, two = zscore([9.0, 4.0, 2.0]), zscore([0.9, 0.1])
+    fused = standard_score_fusion([ONE, TWO], [3.0, 1.0])
+    assert fused["q1"]["b"] == pytest.approx((3 * one[1] + two[0]) / 4)
+    assert fused["q2"] == {"a": 0.0}, "a run that lacks the query has no say, whatever its weight"
+
+
+@pytest.mark.parametrize("fuse", [reciprocal_rank_fusion, standard_score_fusion])
+@pytest.mark.parametrize(
+    ("weights", "says"), [([1.0], "1 weights for 2 runs"), ([1.0, 0.0], "is 0"), ([1.0, np.nan], "is nan")]
+)
+def test_weights_that_mean_nothing_are_refused(fuse, weights, says):
+    with pytest.raises(ConfigError, match=says):
+        fuse([ONE, TWO], weights)
+
+
 scores = st.dictionaries(st.sampled_from("abcdef"), st.integers(-50, 50).map(float), min_size=1)
 
 

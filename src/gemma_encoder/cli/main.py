@@ -27,6 +27,7 @@ VERBS = {
     "evaluate": "Judge an encoder on a task or a labelled file, or a TREC run: metrics, baseline, intervals.",
     "predict": "Classify or score texts: CSV, TSV, JSONL, parquet or lines in; JSONL or CSV out; resumable.",
     "rank": "Re-rank queries' candidates (a TREC run, BM25 or lists) with a trained encoder: a TREC run out.",
+    "fuse": "Make one TREC run of several, such as a re-ranker's and its first stage's.",
     "candidates": "Write lists to train on: candidates of a run or BM25, with judgments or teachers' scores.",
     "inspect": "Say what a folder is: backbone, policies, measured receptive field, pooler, head, training.",
     "benchmark": "Run GLUE or SuperGLUE: tasks, seeds and baselines as one plan that can be stopped.",

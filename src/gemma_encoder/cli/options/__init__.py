@@ -7,7 +7,7 @@ answers at once.
 from __future__ import annotations
 
 from .benchmarks import BenchmarkOptions, RecipeOptions, ReportOptions
-from .collections import Bm25Settings, CandidatesOptions, CollectionOptions, RankOptions
+from .collections import Bm25Settings, CandidatesOptions, CollectionOptions, FuseOptions, RankOptions
 from .encoders import ComputeOptions, DropoutOptions, EncoderOptions, HeadOptions, PoolingOptions
 from .making import AdaptOptions, ListOptions, TrainingOptions, TrainOptions
 from .using import EvaluateOptions, InspectOptions, PredictOptions, RunEvaluationOptions
@@ -19,6 +19,7 @@ OPTIONS: dict[str, tuple[type, ...]] = {
     "predict": (PredictOptions, ComputeOptions),
     "inspect": (InspectOptions,),
     "rank": (RankOptions, CollectionOptions, ComputeOptions),
+    "fuse": (FuseOptions,),
     "candidates": (CandidatesOptions, CollectionOptions),
     "benchmark": (BenchmarkOptions, RecipeOptions, EncoderOptions),
     "report": (ReportOptions,),
@@ -35,6 +36,7 @@ __all__ = [
     "DropoutOptions",
     "EncoderOptions",
     "EvaluateOptions",
+    "FuseOptions",
     "HeadOptions",
     "InspectOptions",
     "ListOptions",

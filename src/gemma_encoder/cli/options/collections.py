@@ -1,4 +1,4 @@
-"""Options of `rank` and `candidates`, and what `train` has in common with them: a collection."""
+"""Options of `rank`, `fuse` and `candidates`, and what `train` has in common with them: a collection."""
 
 from __future__ import annotations
 
@@ -76,6 +76,28 @@ class RankOptions:
     resume: bool = False
     overwrite: bool = False
     dry_run: bool = False
+
+
+@dataclass(frozen=True)
+class FuseOptions:
+    """Which runs become one, and how.
+
+    Attributes:
+        run: The TREC runs, at least two.
+        output: The run to write, in TREC's six columns, packed if it ends in .gz.
+        by: Their scores, brought to mean 0 and standard deviation 1 for each query and averaged; or ranks,
+            the sum of 1 / (60 + rank), for runs whose scores say little.
+        weights: How much each run counts, in the order of --run; all alike if not given.
+        tag: Name of the run, its last column.
+        overwrite: Replace an output that exists.
+    """
+
+    run: list[str]
+    output: str
+    by: Literal["scores", "ranks"] = "scores"
+    weights: list[str] = field(default_factory=list)
+    tag: str = "fused"
+    overwrite: bool = False
 
 
 @dataclass(frozen=True)
