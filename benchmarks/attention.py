@@ -17,11 +17,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .trials import gemma_encoder, in_words, markdown_table, read_records, run_missing
+from .trials import ARMS as COMPARED
+from .trials import file_name, gemma_encoder, in_words, markdown_table, read_records, run_missing
 
 ARMS = {
-    "bidirectional + mean": ["--attention", "bidirectional", "--pooling.kind", "mean"],
-    "causal + last token": ["--attention", "causal", "--pooling.kind", "last_k"],
+    **COMPARED,
     "bidirectional + mean, embeddings trained": [
         *("--attention", "bidirectional", "--pooling.kind", "mean", "--train_embeddings"),
     ],
@@ -54,7 +54,7 @@ class Trial:
         parts = [self.model, self.task, self.rows or "all", self.arm, f"{self.learning_rate:g}", self.seed]
         if self.epochs > 1:
             parts.append(f"{self.epochs}_epochs")
-        return "-".join(str(part).replace(" ", "_").replace("/", "_") for part in parts)
+        return file_name(parts)
 
     def arguments(self, data_dir: str, output: Path) -> list[str]:
         """Of the `gemma-encoder train` that runs it; judged once, at the end."""

@@ -25,12 +25,8 @@ from statistics import fmean
 from typing import Any
 
 from .common import exit_status
-from .trials import gemma_encoder, in_words, markdown_table, read_records, run_missing
+from .trials import ARMS, file_name, gemma_encoder, in_words, markdown_table, read_records, run_missing
 
-ARMS = {
-    "bidirectional + mean": ["--attention", "bidirectional", "--pooling.kind", "mean"],
-    "causal + last token": ["--attention", "causal", "--pooling.kind", "last_k"],
-}
 TEST = "trec-dl-2019-passage"
 JUDGED = ["trec-dl-2020-passage", "trec-dl-2021-passage"]
 TAUGHT = [*JUDGED, "trec-dl-2022-passage-noqrels"]
@@ -71,7 +67,7 @@ class Trial:
         """A folder name."""
         parts = [self.model, *(self.loss, self.list_size, self.arm, f"{self.learning_rate:g}")]
         parts += [self.documents, self.step_documents, self.seed]
-        return "-".join(str(part).replace(" ", "_").replace("/", "_") for part in parts)
+        return file_name(parts)
 
     def arguments(self, lists: Sequence[Path], unseen: Path, output: Path) -> list[str]:
         """Of `gemma-encoder train`; judged by a part of its own queries, which nothing depends on."""

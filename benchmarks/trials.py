@@ -26,6 +26,17 @@ class Trial(Protocol):
 
 T = TypeVar("T", bound=Trial)
 
+ARMS = {
+    "bidirectional + mean": ["--attention", "bidirectional", "--pooling.kind", "mean"],
+    "causal + last token": ["--attention", "causal", "--pooling.kind", "last_k"],
+}
+"""What is compared with what, as options of `gemma-encoder train`."""
+
+
+def file_name(parts: Sequence[object]) -> str:
+    """A trial's parts in a word that can be a folder."""
+    return "-".join(str(part).replace(" ", "_").replace("/", "_") for part in parts)
+
 
 def read_records(path: Path, kind: type[T]) -> dict[T, dict[str, Any]]:
     """The lines of a results file, by trial; fields that an older line lacks have their defaults."""
