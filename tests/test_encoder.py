@@ -11,7 +11,7 @@ from gemma_encoder.decoders import Decoder
 from gemma_encoder.dropout import DropoutConfig
 from gemma_encoder.encoder import Encoder
 from gemma_encoder.encoder_config import EncoderConfig
-from gemma_encoder.errors import AttentionError, ConfigError
+from gemma_encoder.errors import AttentionError, CheckpointError, ConfigError
 from gemma_encoder.heads import HeadConfig
 from gemma_encoder.pooling import attention, first_k, last_k, mean
 from gemma_encoder.testing import FAMILIES, tiny_decoder
@@ -189,6 +189,41 @@ def test_rates_for_further_training_may_be_one_number(tmp_path):
     assert Encoder.from_pretrained(tmp_path / "model", dropout=0.2).head.dropout.p == 0.2
     with pytest.raises(ConfigError, match="dropout is 'none'"):
         Encoder.from_pretrained(tmp_path / "model", dropout="none")
+
+
+def test_another_task_begins_with_the_backbone_and_a_new_head(tmp_path):
+    trained = encoder_of(attention="causal", pooling=last_k(2), dropout=0.2, labels=("a", "b", "c"))
+    with torch.no_grad():
+        for parameter in trained.parameters():
+            parameter.add_(0.01)
+    trained.save_pretrained(tmp_path / "model")
+    asked = {"problem_type": "ranking", "labels": ("score",), "dropout": DropoutConfig.uniform(0.1)}
+    begun, again = (Encoder.from_encoder(tmp_path / "model", seed=0, **asked) for _ in range(2))
+    assert begun.config == dataclasses.replace(trained.config, warm_start=("model",), **asked)
+    assert not begun.training and trained.config.warm_start == ()
+    ours, theirs = begun.stock_backbone.state_dict(), trained.stock_backbone.state_dict()
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    fresh = encoder_of(config=begun.config)
+    for encoder in (again, fresh):
+        assert torch.equal(begun.head.output.weight, encoder.head.output.weight)
+    unseeded = Encoder.from_encoder(tmp_path / "model", **asked)
+    assert not torch.equal(begun.head.output.weight, unseeded.head.output.weight)
+    begun.save_pretrained(tmp_path / "second")
+    assert Encoder.from_pretrained(tmp_path / "second").config == begun.config
+    assert Encoder.from_encoder(tmp_path / "second").config.warm_start == ("model", "second")
+    hooks = [sum(len(part._forward_hooks) for part in encoder.modules()) for encoder in (begun, fresh)]
+    assert hooks[0] == hooks[1] > 0  # dropout, once
+
+
+def test_what_belongs_to_the_backbone_stays_with_a_new_head(tmp_path):
+    encoder_of(verify=False).save_pretrained(tmp_path / "model")
+    for name, other in (("attention", "causal"), ("window", "full"), ("decoder", "another")):
+        with pytest.raises(ConfigError, match=f"The encoder's {name} is "):
+            Encoder.from_encoder(tmp_path / "model", **{name: other})
+    with pytest.raises(ConfigError, match="ranking has a single score"):
+        Encoder.from_encoder(tmp_path / "model", problem_type="ranking")
+    with pytest.raises(CheckpointError, match="does not exist"):
+        Encoder.from_encoder(tmp_path / "nothing")
 
 
 @pytest.mark.parametrize("config", [None, EncoderConfig(pooling=last_k(2))])

@@ -177,6 +177,52 @@ class Encoder(nn.Module):
         parts.restore(encoder)
         return encoder.to(device).eval() if device is not None else encoder.eval()
 
+    @classmethod
+    def from_encoder(
+        cls,
+        folder: str | Path,
+        *,
+        dtype: torch.dtype = torch.float32,
+        seed: int | None = None,
+        layout: Layout = "packed",
+        backend: BackendName | Literal["auto"] = "auto",
+        **overrides: Any,
+    ) -> Encoder:
+        """Begin another task with what an encoder has learnt: its backbone, a new pooler and head.
+
+        Args:
+            folder: Written by `save_pretrained`.
+            dtype: Type of the backbone's weights. Pooler and head are always float32.
+            seed: Seed for the new pooler and head, torch's generator as it stands if None.
+            layout: `packed` or `padded`.
+            backend: Attention back end to insist on, or `auto`.
+            **overrides: Fields of `EncoderConfig` to change, e.g. `problem_type="ranking", labels=["score"]`;
+                the others stay as they are in the folder. The attention and its window are the backbone's.
+
+        Raises:
+            CheckpointError: The folder is no model, not whole, or of a newer format.
+            ConfigError: An option is not allowed, or is the backbone's.
+        """
+        from .checkpoint import load_encoder_parts
+
+        check_backend_name(backend)
+        parts = load_encoder_parts(folder, dtype)
+        config = overridden(parts.config, overrides)
+        for name in ("attention", "window", "decoder", "warm_start"):
+            kept, asked = getattr(parts.config, name), getattr(config, name)
+            if asked != kept:
+                raise ConfigError(
+                    f"The encoder's {name} is {kept!r} and can't be made {asked!r}",
+                    where=str(folder),
+                    fix=f"leave {name} out, or begin with the decoder",
+                )
+        config = replace(config, warm_start=(*config.warm_start, Path(folder).resolve().name))
+        with torch.random.fork_rng(devices=[], enabled=seed is not None):
+            if seed is not None:
+                torch.manual_seed(seed)
+            encoder = cls(parts.backbone, parts.tokenizer, config, layout=layout, backend=backend)
+        return encoder.eval()
+
     def save_pretrained(self, folder: str | Path, *, merge_adapter: bool = True) -> None:
         """Write a folder that `from_pretrained` and sentence-transformers open (`docs/format.md`).
 

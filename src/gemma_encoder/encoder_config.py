@@ -61,6 +61,8 @@ class EncoderConfig:
         problem_type: What the scores mean, and so which loss trains them.
         labels: Class names; for regression and ranking the name of each score, `score` if none is given.
         decoder: Where the weights came from.
+        warm_start: Names of the folders that the backbone went through before, first to last; empty if it
+            came right from the decoder (see `Encoder.from_encoder`).
 
     A mapping of fields will do for `pooling`, `head`, `dropout` and `text`; the attribute is the config made
     of it.
@@ -78,6 +80,7 @@ class EncoderConfig:
     problem_type: ProblemType = "single_label_classification"
     labels: tuple[str, ...] = _LABELS_NOT_GIVEN
     decoder: str = ""
+    warm_start: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, allowed in (
@@ -92,6 +95,11 @@ class EncoderConfig:
         for name in _NESTED:
             object.__setattr__(self, name, _nested_config(name, getattr(self, name)))
         object.__setattr__(self, "labels", self._checked_labels())
+        if not isinstance(self.warm_start, list | tuple) or not all(
+            isinstance(name, str) for name in self.warm_start
+        ):
+            raise ConfigError(f"warm_start is {self.warm_start!r}", fix="give a list of names")
+        object.__setattr__(self, "warm_start", tuple(self.warm_start))
 
     def _checked_labels(self) -> tuple[str, ...]:
         labels: Any = self.labels

@@ -47,10 +47,10 @@ def describe(encoder: Encoder | str | Path, *, folder: str | Path | None = None)
         folder: Where the encoder was loaded from; its `run.json`, if any, tells how it was trained.
 
     Returns:
-        `decoder`, `backbone`, `attention`, `receptive_field` (one measurement per padding side; a longer one
-        when a long window can be measured to its end in seconds), `pooling`, `head`, `labels`,
-        `problem_type`, `text`, `special_tokens`, `dropout`, `parameters`, `adapter`, `training` (the content
-        of `run.json`, or None).
+        `decoder`, `warm_start`, `backbone`, `attention`, `receptive_field` (one measurement per padding
+        side; a longer one when a long window can be measured to its end in seconds), `pooling`, `head`,
+        `labels`, `problem_type`, `text`, `special_tokens`, `dropout`, `parameters`, `adapter`, `training`
+        (the content of `run.json`, or None).
 
     Raises:
         CheckpointError: The folder is no encoder.
@@ -66,6 +66,7 @@ def describe(encoder: Encoder | str | Path, *, folder: str | Path | None = None)
     tokenizer = encoder.tokenizer
     return {
         "decoder": config.decoder,
+        "warm_start": list(config.warm_start),
         "backbone": {
             "family": stock.model_type,
             "class": type(base_model(encoder.backbone)).__name__,
@@ -173,6 +174,7 @@ def render(description: dict[str, Any]) -> str:
             "decoder",
             [
                 describe_decoder(description["decoder"]),
+                *(f"trained before as {name}" for name in description["warm_start"]),
                 _render_backbone(backbone),
             ],
         ),

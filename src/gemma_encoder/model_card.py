@@ -33,6 +33,7 @@ def model_card(config: EncoderConfig, adapter_kept: bool) -> str:
         "",
         f"A decoder turned into an encoder: {config.attention} attention, {pooling} pooling, MLP head.",
         f"The decoder is {describe_decoder(config.decoder)}.",
+        *(f"Its weights were trained before as `{name}`." for name in config.warm_start),
         f"It gives {config.num_labels} score(s) per text ({config.problem_type}): {labels}.",
         "",
         "```python",

@@ -223,6 +223,30 @@ def test_what_an_adapted_folder_is_can_be_said_and_not_changed(
     assert run(*command, "--attention", made, "--dry_run")[0] == 0
 
 
+def test_a_new_head_takes_over_the_backbone_and_learns_another_task(
+    run, refused, adapt, train_file, decoder_folder, tmp_path
+):
+    folder = adapt("--labels", "no,maybe,yes", "--pairs", "--attention", "causal", "--pooling.kind", "last_k")
+    command = ["train", "--train_file", train_file, "--epochs", 1, "--bf16", "false"]
+    refusal = refused(*command, "--model", folder, "--output", tmp_path / "out", "--head.width", 6)
+    assert "its head is" in refusal and "add --new_head" in refusal
+    command += ["--max_length", 24, "--head.width", 6]
+    assert run(*command, "--model", folder, "--output", tmp_path / "out", "--new_head")[0] == 0
+    config = Encoder.from_pretrained(tmp_path / "out").config
+    assert config.attention == "causal" and config.pooling.kind == "last_k" and not config.text.is_pair
+    assert config.labels == ("bad", "good") and config.head.width == 6 and config.text.max_length == 24
+
+    assert "trained before as model" in run("inspect", "--model", tmp_path / "out")[1]
+    assert "trained before as `model`" in (tmp_path / "out" / "README.md").read_text()
+
+    more = ["--model", folder, "--output", tmp_path / "other", "--new_head"]
+    assert "The encoder's attention is 'causal'" in refused(*command, *more, "--attention", "bidirectional")
+    assert run(*command, *more, "--pooling.kind", "mean", "--dry_run")[0] == 0
+    assert "--new_head does nothing here" in refused(
+        *command, "--model", decoder_folder, "--new_head", "--output", tmp_path / "other"
+    )
+
+
 def test_an_adapted_folder_may_be_trained_with_other_dropout(run, refused, adapt, train_file, tmp_path):
     folder = adapt("--labels", "bad,good", "--dropout", "0.2")
     command = ["train", "--model", folder, "--train_file", train_file, "--epochs", 1, "--bf16", "false"]

@@ -36,6 +36,11 @@ if TYPE_CHECKING:
     from ..training import EncoderTrainingArguments
 
 
+# What a new head has of its task and the options, and what stays as the folder has it if not given.
+_OF_THE_TASK = ("head", "dropout", "text", "problem_type", "labels")
+_OF_THE_BACKBONE = {"attention", "window", "pooling"}
+
+
 def run(
     options: TrainOptions,
     lists: ListOptions,
@@ -54,13 +59,13 @@ def run(
     _check_output(options)
     quiet_libraries()
     args = training_arguments(options, training, lists, ranking=ranking)
-    folder = _load_folder(options, encoder_options)
+    folder = None if options.new_head else _load_folder(options, encoder_options)
     data = (
         lists_to_learn(options, lists, sources, training)
         if ranking
         else rows_to_learn(options, training, folder)
     )
-    encoder = folder or _from_decoder(options, training, encoder_options, data)
+    encoder = folder or _make_encoder(options, training, encoder_options, data)
     from ..training import train
     from ..training.training import check_run
 
@@ -156,6 +161,11 @@ def _refuse_what_does_nothing(
         refuse_changed(options, ("data_dir", "data_source"), "it is for --task, not for files of your own")
     if options.validation_file:
         refuse_changed(options, ("validation_fraction",), "--validation_file says what to judge by")
+    if options.new_head and not is_encoder_folder(options.model):
+        raise ConfigError(
+            f"--new_head does nothing here: {options.model} is no folder that `adapt` or `train` wrote",
+            fix="leave it out: a decoder is given a new head anyway",
+        )
     if training.tune != "lora":
         lora = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "merge_adapter")
         refuse_changed(training, lora, f"it is for --tune lora, this is --tune {training.tune}")
@@ -198,17 +208,22 @@ def _load_folder(options: TrainOptions, encoder_options: EncoderOptions) -> Enco
         if asdict(encoder_options)[name] != made[name]:
             raise ConfigError(
                 f"{options.model} is an encoder already: its {name} is {made[name]} and can't be changed",
-                fix="leave it out, or train from the decoder",
+                fix="leave it out, add --new_head for another task, or train from the decoder",
             )
     return encoder
 
 
-def _from_decoder(
+def _make_encoder(
     options: TrainOptions, training: TrainingOptions, encoder_options: EncoderOptions, data: TaskData
 ) -> Encoder:
+    """A new head for the task, on a decoder or on what another encoder has learnt."""
     from ..encoder import Encoder
 
     task = data.task
     name = options.task or ("ranking" if task.problem_type == "ranking" else "")
     config = encoder_config(encoder_options, name, task.template, task.problem_type, task.labels)
-    return Encoder.from_decoder(options.model, config, seed=training.seed)
+    if not options.new_head:
+        return Encoder.from_decoder(options.model, config, seed=training.seed)
+    overrides: dict[str, Any] = {field: getattr(config, field) for field in _OF_THE_TASK}
+    overrides |= {field: getattr(config, field) for field in encoder_options.given & _OF_THE_BACKBONE}
+    return Encoder.from_encoder(options.model, seed=training.seed, **overrides)

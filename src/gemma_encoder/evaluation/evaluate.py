@@ -117,14 +117,14 @@ def label_order(encoder: Encoder, task: Task) -> list[int]:
         raise ConfigError(
             f"The model does {config.problem_type}, the task is {task.problem_type}",
             where=f"task {task.name}",
-            fix="use a task of the kind the model was made for",
+            fix="use a task of the kind the model was made for, or train it for this one with a new head",
         )
     if task.is_pair != config.text.is_pair:
         raise ConfigError(
             f"The task has {'pairs' if task.is_pair else 'single texts'}, the model's template is "
             f"{config.text.template!r}",
             where=f"task {task.name}",
-            fix="use a task of the kind the model was made for",
+            fix="use a task of the kind the model was made for, or train it for this one with a new head",
         )
     if len(config.labels) == len(task.labels) == 1:
         return [0]  # the name of the only score means nothing
@@ -132,6 +132,6 @@ def label_order(encoder: Encoder, task: Task) -> list[int]:
         raise ConfigError(
             f"The model knows the labels {', '.join(config.labels)}; the task has {', '.join(task.labels)}",
             where=f"task {task.name}",
-            fix="use a task with the model's labels, or a model that was made for this task",
+            fix="use a task with the model's labels, or train it for this one with a new head",
         )
     return [config.labels.index(label) for label in task.labels]
