@@ -7,6 +7,9 @@ trec-dl-2022-passage-noqrels, laid out as BEIR's sets are, with first stages' ru
 on lists of the years from 2020 on, re-ranks BM25's best 100 of 2019 and is judged by all judgments of 2019.
 The training refuses queries of 2019 (`train --unseen_queries`), and no run of 2019 is a teacher.
 
+With `--warm-up-rows N` all trials begin with what N pairs of STS-B teach (`--glue-dir` has them): a decoder
+that has never compared two texts learns nothing from a few thousand documents.
+
 All trials see the same number of documents, about as many in a step. Each leaves a line in `--results`; a
 trial that has its line is not run again. `--table` only prints.
 """
@@ -22,6 +25,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
+from threading import Lock
 from typing import Any
 
 from .common import exit_status
@@ -35,6 +39,7 @@ TEACHERS = ["repllama", "spladepp_ed", "tasb", "ada2"]
 TEACHER_LOSSES = ("margin_mse", "kl")
 MEASURES = ("nDCG@10", "RR@10", "AP", "R@100")
 DEPTH = 100
+_WARMING_UP = Lock()
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,7 @@ class Trial:
         list_size: Documents of a list that a step sees.
         documents: Documents seen in all.
         step_documents: Documents of an optimiser step, about: a step has whole lists.
+        warm_up_rows: Pairs of STS-B learnt before the lists.
     """
 
     model: str
@@ -56,6 +62,7 @@ class Trial:
     documents: int
     learning_rate: float
     step_documents: int
+    warm_up_rows: int = 0
 
     @property
     def labels(self) -> str:
@@ -66,15 +73,31 @@ class Trial:
     def name(self) -> str:
         """A folder name."""
         parts = [self.model, *(self.loss, self.list_size, self.arm, f"{self.learning_rate:g}")]
-        parts += [self.documents, self.step_documents, self.seed]
+        parts += [self.documents, self.step_documents, self.warm_up_rows, self.seed]
         return file_name(parts)
 
-    def arguments(self, lists: Sequence[Path], unseen: Path, output: Path) -> list[str]:
+    @property
+    def warm_up_name(self) -> str:
+        """A folder name of the model that was trained on pairs, the same for all losses and list sizes."""
+        return file_name(["stsb", self.model, self.arm, self.warm_up_rows, self.seed])
+
+    def warm_up_arguments(self, glue: Path, output: Path) -> list[str]:
+        """Of `gemma-encoder train`: STS-B in steps of eight pairs."""
+        return [
+            *("train", "--overwrite", "--output", str(output), "--model", self.model),
+            *("--task", "stsb", "--data_dir", str(glue), "--max_train_rows", str(self.warm_up_rows)),
+            *("--epochs", "1", "--max_length", "128", "--per_device_train_batch_size", "8"),
+            *("--dropout.feed_forward", "0.1", "--dropout.head", "0.1", *ARMS[self.arm]),
+            *("--learning_rate", "5e-5", "--head_learning_rate", "5e-4", "--seed", str(self.seed)),
+        ]
+
+    def arguments(self, model: str, lists: Sequence[Path], unseen: Path, output: Path) -> list[str]:
         """Of `gemma-encoder train`; judged by a part of its own queries, which nothing depends on."""
         in_step = max(1, round(self.step_documents / self.list_size))
         steps = round(self.documents / (self.list_size * in_step))
         return [
-            *("train", "--overwrite", "--output", str(output), "--model", self.model),
+            *("train", "--overwrite", "--output", str(output), "--model", model),
+            *(["--new_head"] if self.warm_up_rows else []),
             *("--train_lists", ",".join(map(str, lists)), "--unseen_queries", str(unseen)),
             *("--list_size", str(self.list_size), "--ranking_loss", self.loss),
             *("--list_sampling", "uniform" if self.labels == "teachers" else "positives"),
@@ -104,6 +127,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--documents", type=int, default=3200, help="documents seen in training")
     parser.add_argument("--step-documents", type=int, default=32, help="of an optimiser step, about")
     parser.add_argument("--learning-rate", type=float, default=2e-5)
+    parser.add_argument("--warm-up-rows", type=int, default=0, help="pairs of STS-B to learn first")
+    parser.add_argument("--glue-dir", type=Path, help="folder with STS-B, for --warm-up-rows")
     parser.add_argument("--jobs", type=int, default=1, help="trials at once, which share the cores")
     parser.add_argument("--work", type=Path, default=Path("runs/ranking"), help="for lists, logs and weights")
     options = parser.parse_args(argv)
@@ -111,7 +136,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not options.table:
         if not options.data_dir:
             parser.error("--data-dir is needed")
-        budget = (options.documents, options.learning_rate, options.step_documents)
+        if options.warm_up_rows and not options.glue_dir:
+            parser.error("--warm-up-rows needs --glue-dir")
+        budget = (options.documents, options.learning_rate, options.step_documents, options.warm_up_rows)
         trials = [
             Trial(options.model, loss, size, arm, seed, *budget)
             for seed in options.seeds
@@ -123,7 +150,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         run_missing(
             trials,
             done,
-            lambda trial: run(trial, options.data_dir, options.work),
+            lambda trial: run(trial, options.data_dir, options.glue_dir, options.work),
             options.results,
             options.jobs,
             lambda record: f"nDCG@10 {record['measures']['nDCG@10']['mean']:.4f}",
@@ -131,13 +158,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(table(done))
 
 
-def run(trial: Trial, data: Path, work: Path) -> dict[str, Any]:
+def run(trial: Trial, data: Path, glue: Path, work: Path) -> dict[str, Any]:
     """Train, re-rank, judge; returns the trial's line."""
     model, log, test = work / trial.name, work / f"{trial.name}.log", data / TEST
     out, judged = work / f"{trial.name}.trec", work / f"{trial.name}.json"
     bm25, qrels = test / "runs" / "bm25.trec.gz", test / "qrels.trec"
     lists = [_lists(trial.labels, data / year, work, log) for year in _years(trial.labels)]
-    gemma_encoder(trial.arguments(lists, test / "queries.jsonl.gz", model), log)
+    begin = _warmed_up(trial, glue, work, log) if trial.warm_up_rows else trial.model
+    gemma_encoder(trial.arguments(begin, lists, test / "queries.jsonl.gz", model), log)
     gemma_encoder(
         [
             *("rank", "--model", str(model), "--collection", str(test), "--run", str(bm25)),
@@ -165,6 +193,15 @@ def run(trial: Trial, data: Path, work: Path) -> dict[str, Any]:
         "comparison": {name: _less(found["comparison"][name], "per_query") for name in MEASURES},
         **{name: trained[name] for name in kept},
     }
+
+
+def _warmed_up(trial: Trial, glue: Path, work: Path, log: Path) -> str:
+    """The model that learnt pairs; the first trial that needs it trains it."""
+    folder = work / trial.warm_up_name
+    with _WARMING_UP:
+        if not (folder / "run.json").is_file():
+            gemma_encoder(trial.warm_up_arguments(glue, folder), log)
+    return str(folder)
 
 
 def _less(values: dict[str, Any], key: str) -> dict[str, Any]:
@@ -201,12 +238,12 @@ def table(results: dict[Trial, dict[str, Any]]) -> str:
     """
     of_setting: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
     for trial, record in results.items():
-        budget = (trial.documents, f"{trial.learning_rate:g}")
+        budget = (trial.warm_up_rows, trial.documents, f"{trial.learning_rate:g}")
         of_setting[(trial.model, trial.arm, trial.loss, trial.list_size, *budget)].append(record)
     titles = (
-        "model, arm, loss, list, documents, learning rate, seeds, nDCG@10, interval over queries (first seed)"
+        "model, arm, loss, list, pairs before, documents, learning rate, seeds, nDCG@10, "
+        "interval over queries (first seed), against BM25, p, RR@10, AP"
     )
-    titles += ", against BM25, p, RR@10, AP"
     rows = []
     for setting, records in sorted(of_setting.items(), key=lambda each: str(each[0])):
         first = records[0]

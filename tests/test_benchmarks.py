@@ -317,7 +317,28 @@ def test_a_trial_of_ranking_trains_re_ranks_and_is_judged(
     capsys.readouterr()
     ranking_quality.main(command)
     assert len(results.read_text().splitlines()) == 2, "finished trials are not run again"
-    assert "| causal + last token | kl | 3 | 12 |" in capsys.readouterr().out
+    assert "| causal + last token | kl | 3 | 0 | 12 |" in capsys.readouterr().out
+
+
+def test_a_trial_of_ranking_may_begin_with_what_pairs_taught(
+    tmp_path, years, decoder_folder, in_this_process, capsys
+):
+    results, work = tmp_path / "results.jsonl", tmp_path / "work"
+    for split in ("train", "validation"):
+        rows = [{"sentence1": text, "sentence2": "a plane", "label": n % 6} for n, text in enumerate(CORPUS)]
+        path = tmp_path / "glue" / "stsb" / f"{split}_sample.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = ["--data-dir", str(years), "--model", str(decoder_folder), "--list-sizes", "3", "--seeds", "0"]
+    command += ["--losses", "softmax", "poly1", "--arms", "causal + last token", "--documents", "12"]
+    command += ["--warm-up-rows", "6", "--results", str(results), "--work", str(work)]
+    with pytest.raises(SystemExit):
+        ranking_quality.main(command)
+    ranking_quality.main([*command, "--glue-dir", str(tmp_path / "glue")])
+    assert len(results.read_text().splitlines()) == 2
+    (kept,) = work.glob("*/run.json")
+    assert kept.parent.name.startswith("stsb-"), "one warm-up for both losses"
+    assert "| poly1 | 3 | 6 | 12 |" in capsys.readouterr().out
 
 
 def test_queries_of_the_test_year_never_reach_training(
