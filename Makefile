@@ -4,6 +4,7 @@
 VENV ?= .venv
 PYTHON ?= python3
 QUICKSTART ?= runs/quickstart
+RANKING ?= runs/quickstart-ranking
 DATA_DIR ?=
 COLLECTION ?=
 RUN_FILE ?=
@@ -14,10 +15,11 @@ INSTALLED := $(VENV)/.installed
 BENCH_DATA := $(if $(DATA_DIR),--data-dir $(DATA_DIR))
 BENCH_COLLECTION := --collection $(COLLECTION) $(if $(RUN_FILE),--run $(RUN_FILE))
 
-.PHONY: help install quickstart test slow lint format types bench clean
+.PHONY: help install quickstart quickstart-ranking test slow lint format types bench clean
 
 help:
 	@echo "make quickstart  fine-tune Gemma 3 270M on SST-2, judge it, classify two sentences (minutes, on a CPU)"
+	@echo "make quickstart-ranking   train a re-ranker for the Cranfield collection, re-rank BM25, judge both (minutes)"
 	@echo "make test        the tests"
 	@echo "make slow        the tests that take minutes"
 	@echo "make lint        ruff: rules and format      make format  put the format right"
@@ -40,6 +42,23 @@ quickstart: $(INSTALLED)
 	$(BIN)/gemma-encoder predict --model $(QUICKSTART) \
 		--text "a gripping, funny and wonderfully acted film" \
 		--text "two hours of my life that nobody will give back"
+
+# BM25, fine-tuning, re-ranking, nDCG@10 before and after; RANKING has the runs and the figure.
+quickstart-ranking: $(INSTALLED)
+	$(BIN)/gemma-encoder train --config recipes/quickstart_similarity.yaml \
+		--output $(RANKING)/similarity --overwrite
+	$(BIN)/gemma-encoder train --config recipes/quickstart_ranking.yaml \
+		--model $(RANKING)/similarity --output $(RANKING)/reranker --overwrite
+	$(BIN)/gemma-encoder rank --model $(RANKING)/reranker --collection cranfield --qrels test \
+		--first_stage bm25 --depth 20 --first_stage_output $(RANKING)/bm25.trec \
+		--output $(RANKING)/reranked.trec --dtype bfloat16 --overwrite
+	$(BIN)/gemma-encoder fuse --run $(RANKING)/reranked.trec,$(RANKING)/bm25.trec \
+		--output $(RANKING)/fused.trec --overwrite
+	for run in reranked fused; do \
+		$(BIN)/gemma-encoder evaluate --run $(RANKING)/$$run.trec --against $(RANKING)/bm25.trec \
+			--qrels datasets/ir/cranfield/qrels/test.tsv --measures nDCG@10,RR@10 \
+			--plot $(RANKING)/$$run.svg --overwrite || exit 1; \
+	done
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

@@ -383,3 +383,24 @@ def test_the_recipe_of_ms_marco_takes_a_file_of_the_same_form(run, decoder_folde
     facts = dict(re.split(r"\s{2,}", line.strip(), maxsplit=1) for line in printed.splitlines()[1:])
     assert (facts["train rows"], facts["validation rows"]) == ("108", "61")
     assert facts["learning rate"] == "1e-05, pooler and head 0.0001"
+
+
+def test_the_recipes_of_the_ranking_quickstart_go_one_after_the_other(
+    run, decoder_folder, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("GEMMA_ENCODER_CACHE", str(tmp_path / "cache"))
+    pairs, reranker = tmp_path / "pairs", tmp_path / "reranker"
+    small = ["--bf16", "false", "--args.max_steps", 2]
+    words = ["train", "--config", "recipes/quickstart_similarity.yaml", "--model", decoder_folder, *small]
+    assert run(*words, "--max_train_rows", 16, "--output", pairs)[0] == 0
+    words = ["train", "--config", "recipes/quickstart_ranking.yaml", "--model", pairs, *small]
+    status, printed, err = run(*words, "--output", reranker)
+    assert status == 0, err
+    assert "147 lists to train on" in err and "ndcg@10" in printed
+    config = Reranker.from_pretrained(reranker).encoder.config
+    assert (config.warm_start, config.problem_type) == (("pairs",), "ranking")
+    words = ["rank", "--model", reranker, "--collection", "cranfield", "--qrels", "test", "--depth", 20]
+    status, printed, err = run(*words, "--first_stage", "bm25", "--output", tmp_path / "o", "--dry_run")
+    assert status == 0, err
+    assert "1,500" in printed

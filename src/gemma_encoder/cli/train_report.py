@@ -59,9 +59,9 @@ def print_plan(
         facts["bad rows skipped"] = data.skipped
     optimiser = trained * 12 / 2**20  # gradient and Adam's two moments, float32
     rate, head_rate = args.learning_rate, args.head_learning_rate
+    batch = counted(args.per_device_train_batch_size, "list" if lists else "row")
     facts |= {
-        "steps": f"{_length(steps, args)}, batches of "
-        f"{args.per_device_train_batch_size} rows in passes of at most {args.max_tokens:,} tokens",
+        "steps": f"{_length(steps, args)}, batches of {batch}, passes of at most {args.max_tokens:,} tokens",
         "learning rate": f"{rate:g}, pooler and head {head_rate:g}",
         "precision": "bfloat16 compute, float32 weights" if args.bf16 else "float32",
         "tune": f"{args.tune}: {trained:,} parameters",
