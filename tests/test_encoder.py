@@ -211,6 +211,10 @@ def test_another_task_begins_with_the_backbone_and_a_new_head(tmp_path):
     begun.save_pretrained(tmp_path / "second")
     assert Encoder.from_pretrained(tmp_path / "second").config == begun.config
     assert Encoder.from_encoder(tmp_path / "second").config.warm_start == ("model", "second")
+    kept = Encoder.from_encoder(tmp_path / "model", keep_head=True, problem_type="regression")
+    torch.testing.assert_close(score(kept, TEXTS), score(trained, TEXTS))
+    with pytest.raises(CheckpointError, match="The head does not fit"):
+        Encoder.from_encoder(tmp_path / "model", keep_head=True, **asked)
     hooks = [sum(len(part._forward_hooks) for part in encoder.modules()) for encoder in (begun, fresh)]
     assert hooks[0] == hooks[1] > 0  # dropout, once
 

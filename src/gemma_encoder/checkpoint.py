@@ -250,6 +250,15 @@ def load_encoder_parts(folder: str | Path, dtype: torch.dtype = torch.float32) -
     return EncoderParts(backbone, tokenizer, config, pooler_state, head_state, scale, shift, folder)
 
 
+def saved_config(folder: str | Path) -> EncoderConfig:
+    """The options of a folder's encoder, without its weights.
+
+    Raises:
+        CheckpointError: The folder is no encoder, or of another format.
+    """
+    return _read_config(Path(folder))[1]
+
+
 def _read_config(folder: Path) -> tuple[dict[str, Any], EncoderConfig]:
     from .encoder_config import EncoderConfig
 

@@ -182,6 +182,7 @@ class Encoder(nn.Module):
         cls,
         folder: str | Path,
         *,
+        keep_head: bool = False,
         dtype: torch.dtype = torch.float32,
         seed: int | None = None,
         layout: Layout = "packed",
@@ -192,6 +193,8 @@ class Encoder(nn.Module):
 
         Args:
             folder: Written by `save_pretrained`.
+            keep_head: Keep pooler and head too, for a task to which their scores mean the same: how much two
+                texts have to do with each other is something to rank by.
             dtype: Type of the backbone's weights. Pooler and head are always float32.
             seed: Seed for the new pooler and head, torch's generator as it stands if None.
             layout: `packed` or `padded`.
@@ -200,7 +203,8 @@ class Encoder(nn.Module):
                 the others stay as they are in the folder. The attention and its window are the backbone's.
 
         Raises:
-            CheckpointError: The folder is no model, not whole, or of a newer format.
+            CheckpointError: The folder is no model, not whole, or of a newer format; or a head that is kept
+                gives another number of scores.
             ConfigError: An option is not allowed, or is the backbone's.
         """
         from .checkpoint import load_encoder_parts
@@ -221,6 +225,8 @@ class Encoder(nn.Module):
             if seed is not None:
                 torch.manual_seed(seed)
             encoder = cls(parts.backbone, parts.tokenizer, config, layout=layout, backend=backend)
+        if keep_head:
+            parts.restore(encoder)
         return encoder.eval()
 
     def save_pretrained(self, folder: str | Path, *, merge_adapter: bool = True) -> None:

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from gemma_encoder import Encoder
 from gemma_encoder.ranking import Reranker
 
 FAST = ["--epochs", 2, "--batch_size", 4, "--max_length", 32, "--bf16", "false", "--head.width", 8]
@@ -161,3 +162,21 @@ def test_lists_that_teach_nothing_are_counted(run, command, tmp_path):
     words = [f"{path},{other}" if word == path else word for word in command]
     status, _, err = run(*words, "--dry_run")
     assert status == 0 and "3 of 15 lists have no relevant document" in err, err
+
+
+def test_the_score_of_a_regression_goes_on_as_one_to_rank_by(run, refused, command, adapt, tmp_path):
+    folder = adapt("--problem_type", "regression", "--labels", "likeness", "--pairs")
+    words = ["train", "--model", folder, *command[3:7], "--bf16", "false"]
+    status, _, err = run(*words, "--learning_rate", 1e-9, "--head_learning_rate", 1e-9)
+    assert status == 0, err
+    assert f"{folder} gives a number: its head is kept and learns to rank by it" in err
+    encoder = Reranker.from_pretrained(tmp_path / "out").encoder
+    assert encoder.config.problem_type == "ranking" and encoder.config.labels == ("likeness",)
+    assert encoder.config.warm_start == ("model",)
+    before, after = (
+        Reranker(each).rank("the money", TOPICS) for each in (Encoder.from_pretrained(folder), encoder)
+    )
+    assert [each.text for each in before] == [each.text for each in after]
+    assert "does single_label_classification" in refused(
+        "train", "--model", adapt("--labels", "a,b", "--pairs"), *words[3:], "--overwrite"
+    )

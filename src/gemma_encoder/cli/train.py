@@ -59,7 +59,7 @@ def run(
     _check_output(options)
     quiet_libraries()
     args = training_arguments(options, training, lists, ranking=ranking)
-    folder = None if options.new_head else _load_folder(options, encoder_options)
+    folder = None if options.new_head else _load_folder(options, encoder_options, ranking=ranking)
     data = (
         lists_to_learn(options, lists, sources, training)
         if ranking
@@ -196,13 +196,15 @@ def _how_to_go_on(options: TrainOptions) -> str:
     return f"the last checkpoint is {checkpoint}; go on with --resume"
 
 
-def _load_folder(options: TrainOptions, encoder_options: EncoderOptions) -> Encoder | None:
-    """The encoder, if --model is one already."""
+def _load_folder(options: TrainOptions, encoder_options: EncoderOptions, *, ranking: bool) -> Encoder | None:
+    """The encoder, if --model is one already. The score of a regression is one to rank by."""
     if not is_encoder_folder(options.model):
         return None
-    dropout = dropout_config(encoder_options)
-    encoder = load_encoder(options.model, "float32", "cpu", dropout)  # the Trainer moves it
-    made = asdict(encoder.config)
+    from ..checkpoint import saved_config
+    from ..encoder import Encoder
+
+    config = saved_config(options.model)
+    made = asdict(config)
     made |= made["text"]
     for name in sorted(encoder_options.given - {"dropout"}):
         if asdict(encoder_options)[name] != made[name]:
@@ -210,7 +212,13 @@ def _load_folder(options: TrainOptions, encoder_options: EncoderOptions) -> Enco
                 f"{options.model} is an encoder already: its {name} is {made[name]} and can't be changed",
                 fix="leave it out, add --new_head for another task, or train from the decoder",
             )
-    return encoder
+    dropout = dropout_config(encoder_options)
+    if ranking and config.problem_type == "regression" and config.num_labels == 1:
+        note(f"{options.model} gives a number: its head is kept and learns to rank by it")
+        return Encoder.from_encoder(
+            options.model, keep_head=True, problem_type="ranking", dropout=dropout or config.dropout
+        )
+    return load_encoder(options.model, "float32", "cpu", dropout)  # the Trainer moves it
 
 
 def _make_encoder(
