@@ -39,6 +39,7 @@ TEACHERS = ["repllama", "spladepp_ed", "tasb", "ada2"]
 TEACHER_LOSSES = ("margin_mse", "kl")
 MEASURES = ("nDCG@10", "RR@10", "AP", "R@100")
 DEPTH = 100
+MAX_LENGTH = "192"
 _WARMING_UP = Lock()
 
 
@@ -82,11 +83,12 @@ class Trial:
         return file_name(["stsb", self.model, self.arm, self.warm_up_rows, self.seed])
 
     def warm_up_arguments(self, glue: Path, output: Path) -> list[str]:
-        """Of `gemma-encoder train`: STS-B in steps of eight pairs."""
+        """Of `gemma-encoder train`: STS-B in steps of eight pairs; the lists go on with its head."""
         return [
             *("train", "--overwrite", "--output", str(output), "--model", self.model),
             *("--task", "stsb", "--data_dir", str(glue), "--max_train_rows", str(self.warm_up_rows)),
-            *("--epochs", "1", "--max_length", "128", "--per_device_train_batch_size", "8"),
+            *("--template", "Query: {text} Document: {text_pair}", "--max_length", MAX_LENGTH),
+            *("--epochs", "1", "--per_device_train_batch_size", "8"),
             *("--dropout.feed_forward", "0.1", "--dropout.head", "0.1", *ARMS[self.arm]),
             *("--learning_rate", "5e-5", "--head_learning_rate", "5e-4", "--seed", str(self.seed)),
         ]
@@ -97,11 +99,10 @@ class Trial:
         steps = round(self.documents / (self.list_size * in_step))
         return [
             *("train", "--overwrite", "--output", str(output), "--model", model),
-            *(["--new_head"] if self.warm_up_rows else []),
             *("--train_lists", ",".join(map(str, lists)), "--unseen_queries", str(unseen)),
             *("--list_size", str(self.list_size), "--ranking_loss", self.loss),
             *("--list_sampling", "uniform" if self.labels == "teachers" else "positives"),
-            *("--list_positives", "1", "--max_length", "192", "--validation_fraction", "0.01"),
+            *("--list_positives", "1", "--max_length", MAX_LENGTH, "--validation_fraction", "0.01"),
             *("--dropout.feed_forward", "0.1", "--dropout.head", "0.1", *ARMS[self.arm]),
             *("--learning_rate", str(self.learning_rate)),
             *("--head_learning_rate", str(10 * self.learning_rate), "--seed", str(self.seed)),

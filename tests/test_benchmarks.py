@@ -338,7 +338,9 @@ def test_a_trial_of_ranking_may_begin_with_what_pairs_taught(
     assert len(results.read_text().splitlines()) == 2
     (kept,) = work.glob("*/run.json")
     assert kept.parent.name.startswith("stsb-"), "one warm-up for both losses"
-    assert "| poly1 | 3 | 6 | 12 |" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "| poly1 | 3 | 6 | 12 |" in printed.out
+    assert printed.err.count("its head is kept") == 2
 
 
 def test_queries_of_the_test_year_never_reach_training(
