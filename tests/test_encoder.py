@@ -230,6 +230,14 @@ def test_what_belongs_to_the_backbone_stays_with_a_new_head(tmp_path):
         Encoder.from_encoder(tmp_path / "nothing")
 
 
+def test_a_new_head_is_refused_what_the_decoder_would_be_refused(tmp_path):
+    encoder_of(verify=False).save_pretrained(tmp_path / "model")
+    with pytest.raises(ConfigError, match="skip_bos is on, but text.bos is off"):
+        Encoder.from_encoder(
+            tmp_path / "model", pooling=first_k(2, skip_bos=True), text=TextConfig(bos=False)
+        )
+
+
 @pytest.mark.parametrize("config", [None, EncoderConfig(pooling=last_k(2))])
 def test_regression_without_labels_has_one_score(config):
     encoder = encoder_of(config=config, problem_type="regression", verify=False)

@@ -22,7 +22,7 @@ from .attention_backends import (
     resolve_backend,
 )
 from .decoders import Decoder, load_decoder
-from .dropout import DropoutConfig, install_dropout
+from .dropout import DropoutConfig, base_model, install_dropout
 from .encoder_config import EncoderConfig, overridden
 from .errors import ConfigError
 from .heads import MLPHead
@@ -205,9 +205,10 @@ class Encoder(nn.Module):
         Raises:
             CheckpointError: The folder is no model, not whole, or of a newer format; or a head that is kept
                 gives another number of scores.
-            ConfigError: An option is not allowed, or is the backbone's.
+            ConfigError: An option is not allowed, not with this backbone, or is the backbone's own.
         """
         from .checkpoint import load_encoder_parts
+        from .verification import refuse_unfit
 
         check_backend_name(backend)
         parts = load_encoder_parts(folder, dtype)
@@ -220,6 +221,7 @@ class Encoder(nn.Module):
                     where=str(folder),
                     fix=f"leave {name} out, or begin with the decoder",
                 )
+        refuse_unfit(Decoder(base_model(parts.backbone), parts.tokenizer, config.decoder), config)
         config = replace(config, warm_start=(*config.warm_start, Path(folder).resolve().name))
         with torch.random.fork_rng(devices=[], enabled=seed is not None):
             if seed is not None:
