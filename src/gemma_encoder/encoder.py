@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -47,6 +48,15 @@ class EncoderOutput(ModelOutput):
     loss: Tensor | None = None
     logits: Tensor | None = None
     pooled: Tensor | None = None
+
+
+@contextmanager
+def seeded(seed: int | None) -> Iterator[None]:
+    """Torch's generator begins with `seed` inside and is as it was behind; None leaves it alone."""
+    with torch.random.fork_rng(devices=[], enabled=seed is not None):
+        if seed is not None:
+            torch.manual_seed(seed)
+        yield
 
 
 class Encoder(nn.Module):
@@ -133,9 +143,7 @@ class Encoder(nn.Module):
         refuse_unfit(decoder, config)
         choose_padding_side(decoder)
         apply_policy(decoder.backbone, config.attention, config.window)
-        with torch.random.fork_rng(devices=[], enabled=seed is not None):
-            if seed is not None:
-                torch.manual_seed(seed)
+        with seeded(seed):
             encoder = cls(decoder.backbone, decoder.tokenizer, config, layout=layout, backend=backend)
         encoder.eval()
         if verify:
@@ -223,9 +231,7 @@ class Encoder(nn.Module):
                 )
         refuse_unfit(Decoder(base_model(parts.backbone), parts.tokenizer, config.decoder), config)
         config = replace(config, warm_start=(*config.warm_start, Path(folder).resolve().name))
-        with torch.random.fork_rng(devices=[], enabled=seed is not None):
-            if seed is not None:
-                torch.manual_seed(seed)
+        with seeded(seed):
             encoder = cls(parts.backbone, parts.tokenizer, config, layout=layout, backend=backend)
         if keep_head:
             parts.restore(encoder)
@@ -250,8 +256,7 @@ class Encoder(nn.Module):
     @property
     def stock_backbone(self) -> PreTrainedModel:
         """The transformers model itself, under PEFT's wrapper if there is one."""
-        unwrap = getattr(self.backbone, "get_base_model", None)
-        return unwrap() if unwrap else self.backbone  # type: ignore[return-value]
+        return base_model(self.backbone)
 
     @property
     def device(self) -> torch.device:

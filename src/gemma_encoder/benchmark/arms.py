@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from ..decoders import quiet, what_is_wrong
 from ..dropout import DropoutConfig
-from ..encoder import Encoder, EncoderConfig
+from ..encoder import Encoder, EncoderConfig, seeded
 from ..errors import DecoderError, first_line
 from ..pooling import PoolingConfig
 from ..tasks import Task
@@ -66,8 +66,7 @@ def established_encoder(plan: Plan, task: Task, seed: int) -> Encoder:
     recipe = plan.recipes[task.name]
     positions = getattr(config, "max_position_embeddings", None) or recipe["max_length"]
     template = f"{{text}} {tokenizer.sep_token} {{text_pair}}" if task.is_pair else "{text}"
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         encoder = Encoder(
             backbone,
             tokenizer,
