@@ -8,7 +8,7 @@ on lists of the years from 2020 on, re-ranks BM25's best 100 of 2019 and is judg
 The training refuses queries of 2019 (`train --unseen_queries`), and no run of 2019 is a teacher.
 
 With `--warm-up-rows N` all trials begin with what N pairs of STS-B teach (`--glue-dir` has them): a decoder
-that has never compared two texts learns nothing from a few thousand documents.
+that has never compared two texts may learn nothing from a few thousand documents.
 
 All trials see the same number of documents, about as many in a step. Each leaves a line in `--results`; a
 trial that has its line is not run again. `--table` only prints.
