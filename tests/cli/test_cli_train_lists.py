@@ -137,6 +137,7 @@ def test_one_list_without_labels_is_found_before_it_is_drawn(refused, command, t
             "the label -0.5, and the loss softmax takes labels as weights",
         ),
         (lambda right: right - 0.5, "lambda", "kl or margin_mse"),
+        (lambda right: 121 * right, "lambda", "takes 2^label as gain, which overflows"),
     ],
 )
 def test_labels_that_teach_a_loss_nothing_are_refused(refused, command, tmp_path, label, loss, says):

@@ -9,6 +9,9 @@ from torch import Tensor
 from ..errors import DataError
 from .lists import Reduction, grades, pairs, reduced, unpadded
 
+LARGEST_GRADE = 120
+"""Labels above have gains that float32, which ends below `2^128`, can't add up over a list."""
+
 
 def lambda_loss(scores: Tensor, labels: Tensor, mask: Tensor, reduction: Reduction = "mean") -> Tensor:
     """Logistic loss of pairs by their weight in nDCG, `sum w_ij log(1 + exp(s_j - s_i))` for `y_i > y_j`.
@@ -33,10 +36,15 @@ def lambda_loss(scores: Tensor, labels: Tensor, mask: Tensor, reduction: Reducti
         reduction: Mean or sum over the lists.
 
     Raises:
-        DataError: A label is so large that `2^y` is no finite number.
+        DataError: A label is above `LARGEST_GRADE`.
     """
     scores, labels = unpadded(scores, labels, mask)
     labels = grades(labels)
+    if (labels > LARGEST_GRADE).any():
+        raise DataError(
+            f"the lambda loss takes 2^label as gain, which overflows: a label is {labels.max().item():g}",
+            fix="give grades of relevance, such as 0 to 4; for a teacher's scores use margin_mse or kl",
+        )
     (s_i, s_j), (y_i, y_j), (mask_i, mask_j) = pairs(scores), pairs(labels), pairs(mask)
     terms = _weights(scores, labels, mask) * -F.logsigmoid(s_i - s_j)
     per_list = terms.masked_fill(~((y_i > y_j) & mask_i & mask_j), 0.0).flatten(1).sum(dim=1)
@@ -48,11 +56,6 @@ def _weights(scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
     gains = torch.exp2(labels) - 1  # 0 where there is no document
     places = torch.arange(1, scores.shape[1] + 1, device=scores.device, dtype=scores.dtype)
     ideal = (gains.sort(dim=1, descending=True).values / (1 + places).log2()).sum(dim=1)
-    if not ideal.isfinite().all():
-        raise DataError(
-            f"the lambda loss takes 2^label as gain, which overflows: a label is {labels.max().item():g}",
-            fix="give grades of relevance, such as 0 to 4; for a teacher's scores use margin_mse or kl",
-        )
     gain_i, gain_j = pairs(gains / ideal.where(ideal > 0, 1.0)[:, None])
     rank_i, rank_j = pairs(_ranks(scores, labels, mask))
     apart = (rank_i - rank_j).abs().clamp(min=1).to(scores.dtype)  # 0 is a document and itself: no pair

@@ -14,6 +14,7 @@ from datasets import Dataset
 from ..encoder import Encoder
 from ..errors import ConfigError, DataError
 from ..losses import RankingLoss
+from ..losses.lambda_loss import LARGEST_GRADE
 from ..tasks import Split, Task, TaskData
 from .list_files import hub_lists, read_lists
 from .lists import CandidateList, JoinedLists, Lists
@@ -155,7 +156,7 @@ def check_labels(lists: Lists, loss: RankingLoss) -> str:
 
     Raises:
         DataError: A list has no labels, or negative fractions, a teacher's, where the loss takes them as
-            weights; or no list teaches anything.
+            weights, or labels too large for `lambda`; or no list teaches anything.
     """
     idle = 0
     for part in lists.parts:
@@ -166,6 +167,9 @@ def check_labels(lists: Lists, loss: RankingLoss) -> str:
             elif loss in _OF_WEIGHTS and any(label < 0 and label % 1 for label in labels):  # judges' -2 is 0
                 what = f"the label {min(labels):g}, and the loss {loss} takes labels as weights"
                 fix = "learn a teacher's scores with kl or margin_mse; write 0 for what is not relevant"
+            elif loss == "lambda" and max(labels) > LARGEST_GRADE:
+                what = f"the label {max(labels):g}, and lambda takes 2^label as gain, which overflows"
+                fix = "give grades of relevance, such as 0 to 4; for a teacher's scores use margin_mse or kl"
             if what:
                 raise DataError(
                     f"query {part[place].query_id!r} has {what}",
