@@ -149,6 +149,7 @@ def packed_attention(
         softcap=softcap is not None,
         dropout=dropout > 0,
         gradients=torch.is_grad_enabled() and query.requires_grad,
+        longest=packed.layout.max_length,
     )
     backend = resolve_backend(needs, packed.backend)
     scaling = head_dim**-0.5 if scaling is None else scaling

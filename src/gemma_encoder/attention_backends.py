@@ -1,12 +1,13 @@
 """What computes packed attention, and which of them a forward pass takes.
 
 `resolve_backend` chooses by device, precision and what the pass needs, and says why. Each back end is one
-function of the same signature; `eager` is written out and is the reference for the others.
+function of the same signature; `eager` is written out text by text and is the reference for the others.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
@@ -19,7 +20,7 @@ from torch import Tensor
 from .errors import AttentionError, ConfigError
 from .packing import PackedLayout
 
-BackendName = Literal["sdpa", "eager", "varlen", "flash_attn", "flex"]
+BackendName = Literal["sdpa", "eager", "matmul", "varlen", "flash_attn", "flex"]
 
 
 # ------------------------------------------------------------------------------------------------ choosing
@@ -44,6 +45,7 @@ class AttentionNeeds:
         softcap: Whether scores are soft-capped (Gemma 2).
         dropout: Whether attention probabilities are dropped out in this pass.
         gradients: Whether this pass is differentiated.
+        longest: Tokens of the longest text.
     """
 
     device: str
@@ -52,6 +54,11 @@ class AttentionNeeds:
     softcap: bool
     dropout: bool
     gradients: bool
+    longest: int
+
+
+MATMUL_TOKENS = 512
+"""Longest text that a CPU takes `matmul` for: it keeps all probabilities, which grow with the square."""
 
 
 @cache
@@ -61,7 +68,7 @@ def _flash_capable() -> bool:
 
 def _objection(name: BackendName, needs: AttentionNeeds) -> str | None:
     """Why a back end can't do what is needed, or None if it can."""
-    if name == "eager":
+    if name in ("eager", "matmul"):
         return None
     if name == "sdpa":
         return "SDPA has no soft-cap" if needs.softcap else None
@@ -113,16 +120,18 @@ def resolve_backend(needs: AttentionNeeds, requested: BackendName | Literal["aut
         return Backend(requested, "asked for")
     preference: tuple[BackendName, ...]
     if needs.device == "cuda":
-        preference = ("varlen", "flash_attn", "flex", "sdpa", "eager")
+        preference = ("varlen", "flash_attn", "flex", "sdpa", "matmul")
+    elif needs.longest <= MATMUL_TOKENS:
+        preference = ("matmul",)
     else:
-        preference = ("sdpa", "eager")
+        preference = ("sdpa", "matmul")
     objections: list[str] = []
     for name in preference:
         objection = _objection(name, needs)
         if objection is None:
             return Backend(name, "; ".join(objections) or f"fastest on {needs.device}")
         objections.append(objection)
-    raise AssertionError("eager can do everything")
+    raise AssertionError("matmul can do everything")
 
 
 # --------------------------------------------------------------------------------------------- computing
@@ -174,6 +183,18 @@ class ScoreRule:
             mask = ahead if mask is None else mask & ahead
         return mask
 
+    def probabilities(self, products: Tensor, mask: Tensor | None) -> Tensor:
+        """Products of queries and keys `[..., queries, keys]` to probabilities, dropped out at the rate.
+
+        Softmax runs in float32. `mask` is bool `[queries, keys]`, True = seen; None = all.
+        """
+        weights = products * self.scaling
+        if self.softcap is not None:
+            weights = self.softcap * torch.tanh(weights / self.softcap)
+        if mask is not None:
+            weights = weights.masked_fill(~mask, float("-inf"))
+        return F.dropout(weights.softmax(dim=-1, dtype=torch.float32).to(products.dtype), self.dropout)
+
 
 def _per_text(
     query: Tensor, key: Tensor, value: Tensor, packed: PackedContext, attend: Callable[..., Tensor]
@@ -207,16 +228,35 @@ def _eager(query: Tensor, key: Tensor, value: Tensor, packed: PackedContext, sco
 
     def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-        weights = query @ key.transpose(2, 3) * scores.scaling
-        if scores.softcap is not None:
-            weights = scores.softcap * torch.tanh(weights / scores.softcap)
         mask = scores.allowed(query.shape[2], query.device)
-        if mask is not None:
-            weights = weights.masked_fill(~mask, float("-inf"))
-        probabilities = weights.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
-        return F.dropout(probabilities, scores.dropout) @ value
+        return scores.probabilities(query @ key.transpose(2, 3), mask) @ value
 
     return _per_text(query, key, value, packed, attend)
+
+
+def _matmul(query: Tensor, key: Tensor, value: Tensor, packed: PackedContext, scores: ScoreRule) -> Tensor:
+    """As eager, in few large products: neighbours of the same length are a batch, and the query heads that
+    share a key head are one matrix.
+    """
+    key_heads, groups = key.shape[1], query.shape[1] // key.shape[1]
+
+    def by_text(states: Tensor, texts: int) -> Tensor:
+        """`[1, heads, texts * tokens, D]` -> `[texts, key heads, tokens * heads of a key head, D]`."""
+        split = states[0].unflatten(0, (key_heads, -1)).unflatten(2, (texts, -1))
+        return split.permute(2, 0, 3, 1, 4).flatten(2, 3)
+
+    def attend(length: int, texts: int, states: tuple[Tensor, ...]) -> Tensor:
+        query, key, value = (by_text(each, texts) for each in states)
+        mask = scores.allowed(length, query.device)
+        if mask is not None:
+            mask = mask.repeat_interleave(groups, dim=0)
+        output = scores.probabilities(query @ key.transpose(2, 3), mask) @ value
+        return output.unflatten(2, (length, groups)).transpose(1, 2).flatten(2, 3).flatten(0, 1)
+
+    runs = [(length, len(list(run))) for length, run in itertools.groupby(packed.layout.lengths)]
+    tokens = [length * texts for length, texts in runs]
+    pieces = zip(*(states.split(tokens, dim=2) for states in (query, key, value)), strict=True)
+    return torch.cat([attend(*run, piece) for run, piece in zip(runs, pieces, strict=True)]).unsqueeze(0)
 
 
 def _varlen(query: Tensor, key: Tensor, value: Tensor, packed: PackedContext, scores: ScoreRule) -> Tensor:
@@ -309,6 +349,7 @@ def _flex(query: Tensor, key: Tensor, value: Tensor, packed: PackedContext, scor
 BACKENDS: dict[str, Callable[[Tensor, Tensor, Tensor, PackedContext, ScoreRule], Tensor]] = {
     "sdpa": _sdpa,
     "eager": _eager,
+    "matmul": _matmul,
     "varlen": _varlen,
     "flash_attn": _flash_attn,
     "flex": _flex,

@@ -285,7 +285,10 @@ class Encoder(nn.Module):
 
     @property
     def backend(self) -> Backend:
-        """The attention back end of the next forward pass and the reason for it, as the module stands now."""
+        """The attention back end of the next forward pass and the reason for it, as the module stands now.
+
+        It is that of texts of the maximal length; shorter ones may get another.
+        """
         config: Any = self.stock_backbone.config
         if self.layout == "padded":
             return Backend(config._attn_implementation, "stock attention of the padded layout")
@@ -298,6 +301,7 @@ class Encoder(nn.Module):
             softcap=self.softcap,
             dropout=self.training and self.config.dropout.attention > 0,
             gradients=self.training,
+            longest=self.config.text.max_length,
         )
         return resolve_backend(needs, self.requested_backend)
 
