@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from .errors import ConfigError, GemmaEncoderError
+from .onednn import through_onednn
 from .packing import plan_batches
 from .text import check_rows
 
@@ -158,7 +159,7 @@ def _in_passes(
 ) -> np.ndarray:
     """A field of the output for each row, float32 `[N, width]`, computed pass by pass."""
     found = torch.zeros(len(ids), width, device=encoder.device)
-    with _evaluating(encoder), torch.inference_mode():
+    with _evaluating(encoder), torch.inference_mode(), through_onednn(encoder):
         for batch in plan_batches([len(row) for row in ids], max_tokens):
             rows = [ids[row] for row in batch]
             try:
