@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +15,7 @@ import torch
 
 from gemma_encoder.errors import DataError, GemmaEncoderError
 from gemma_encoder.memory import keep_freed_memory
+from gemma_encoder.speed.measuring import seconds
 from gemma_encoder.tasks import TaskData, load_task
 
 SIDES = ("ours", "reference")
@@ -80,40 +78,6 @@ def text_rows(rows: Any, texts_of: Sequence[int]) -> list[tuple[str, str]]:
     """Pairs of texts at these places of a dataset."""
     chosen = rows.select(texts_of)
     return list(zip(chosen["text"], chosen["text_pair"], strict=True))
-
-
-def machine(device: str) -> str:
-    """Processor or GPU, threads and versions, in a line."""
-    import transformers
-
-    versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
-    if torch.device(device).type == "cuda":
-        return f"{torch.cuda.get_device_name(device)}, {versions}"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{_processor()}, {cores} cores, {torch.get_num_threads()} threads, {versions}"
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def seconds(work: Callable[[], object], device: str) -> float:
-    """Wall time of a call, with the GPU's queue emptied before and after."""
-    _synchronize(device)
-    start = time.perf_counter()
-    work()
-    _synchronize(device)
-    return time.perf_counter() - start
-
-
-def _synchronize(device: str) -> None:
-    if torch.device(device).type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 @dataclass(frozen=True)

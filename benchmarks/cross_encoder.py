@@ -9,21 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import sentence_transformers
 from sentence_transformers import CrossEncoder
 
 from gemma_encoder.decoders import Decoder
 from gemma_encoder.encoder import Encoder
 from gemma_encoder.scoring import DEFAULT_MAX_TOKENS
+from gemma_encoder.speed.measuring import TOLERANCES
+from gemma_encoder.speed.report import machine
 from gemma_encoder.tasks import Task
 from gemma_encoder.text import TextConfig
 
-from .common import DTYPES, machine
-
-# Largest difference of any score, and root mean square of all, as shares of the scores' spread. bfloat16
-# keeps 8 bits and the two sum in different orders, so there a difference is expected; it is printed. With a
-# new head on Gemma 3 270M CrossEncoder differs from itself in other batches by 0.21 and 0.06.
-TOLERANCES = {"float32": (1e-3, 1e-3), "bfloat16": (0.5, 0.15)}
+from .common import DTYPES
 
 
 def add_cross_encoder_options(parser: argparse.ArgumentParser) -> None:
@@ -79,7 +75,7 @@ def settings_of(options: argparse.Namespace, differences: Sequence[float]) -> di
             f"{dtype} {difference:.1e}" for dtype, difference in each
         ),
         "settings": f"CrossEncoder batch_size {options.batch_size}, ours max_tokens {options.max_tokens}",
-        "machine": f"{machine(options.device)}, sentence-transformers {sentence_transformers.__version__}",
+        "machine": machine(options.device),
     }
 
 

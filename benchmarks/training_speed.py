@@ -24,6 +24,7 @@ from torch import Tensor
 
 from gemma_encoder.decoders import Decoder
 from gemma_encoder.encoder import Encoder, Layout
+from gemma_encoder.speed.report import machine
 from gemma_encoder.text import TextConfig
 from gemma_encoder.training.parameters import set_trainable
 
@@ -34,7 +35,6 @@ from .common import (
     add_data_dir,
     exit_status,
     interleave,
-    machine,
     pair_data,
     parse,
     report,

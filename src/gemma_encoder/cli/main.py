@@ -29,6 +29,7 @@ VERBS = {
     "rank": "Re-rank queries' candidates (a TREC run, BM25 or lists) with a trained encoder: a TREC run out.",
     "fuse": "Make one TREC run of several, such as a re-ranker's and its first stage's.",
     "candidates": "Write lists to train on: candidates of a run or BM25, with judgments or teachers' scores.",
+    "bench": "Time a trained encoder on your texts: rows/s, share of the limit, other programs beside it.",
     "inspect": "Say what a folder is: backbone, policies, measured receptive field, pooler, head, training.",
     "benchmark": "Run GLUE or SuperGLUE: tasks, seeds and baselines as one plan that can be stopped.",
     "report": "Make a benchmark's tables and figure again from its records.",

@@ -10,13 +10,14 @@ from .benchmarks import BenchmarkOptions, RecipeOptions, ReportOptions
 from .collections import Bm25Settings, CandidatesOptions, CollectionOptions, FuseOptions, RankOptions
 from .encoders import ComputeOptions, DropoutOptions, EncoderOptions, HeadOptions, PoolingOptions
 from .making import AdaptOptions, ListOptions, TrainingOptions, TrainOptions
-from .using import EvaluateOptions, InspectOptions, PredictOptions, RunEvaluationOptions
+from .using import BenchOptions, EvaluateOptions, InspectOptions, PredictOptions, RunEvaluationOptions
 
 OPTIONS: dict[str, tuple[type, ...]] = {
     "adapt": (AdaptOptions, EncoderOptions),
     "train": (TrainOptions, ListOptions, CollectionOptions, TrainingOptions, EncoderOptions),
     "evaluate": (EvaluateOptions, RunEvaluationOptions, ComputeOptions),
     "predict": (PredictOptions, ComputeOptions),
+    "bench": (BenchOptions,),
     "inspect": (InspectOptions,),
     "rank": (RankOptions, CollectionOptions, ComputeOptions),
     "fuse": (FuseOptions,),
@@ -28,6 +29,7 @@ OPTIONS: dict[str, tuple[type, ...]] = {
 __all__ = [
     "OPTIONS",
     "AdaptOptions",
+    "BenchOptions",
     "BenchmarkOptions",
     "Bm25Settings",
     "CandidatesOptions",

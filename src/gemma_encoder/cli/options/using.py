@@ -1,4 +1,4 @@
-"""Options of `evaluate`, `predict` and `inspect`."""
+"""Options of `evaluate`, `predict`, `bench` and `inspect`."""
 
 from __future__ import annotations
 
@@ -111,6 +111,49 @@ class PredictOptions:
     skip_bad_rows: bool = False
     buffer_rows: int = 512
     dry_run: bool = False
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """What to time, on which texts.
+
+    Attributes:
+        model: Folder of a trained encoder.
+        input: Texts to score: CSV, TSV, JSONL, parquet or plain lines, also with .gz; those of a bundled
+            task if not given.
+        text_column: Column of the text.
+        text_pair_column: Column of the second text, for a model of pairs.
+        rows: How many texts a round scores, drawn from the input.
+        seed: Decides which.
+        rounds: How often each contender scores them; medians are shown.
+        dtypes: Types of the backbone's weights, of float32 and bfloat16.
+        contenders: Some of gemma-encoder, padded (the stock layers, rows as they come) and CrossEncoder (of
+            sentence-transformers, which sorts by length); all if not given.
+        max_tokens: Our token budget for a pass.
+        batch_size: Rows of a batch of the others.
+        device: auto (the GPU if there is one), cpu, cuda or cuda:N.
+        alone: Also run each in a process of its own, for its memory and the time until its first score.
+        json_out: Where to write all that was measured.
+        plot: Where to draw the rates as bars, .svg.
+        overwrite: Replace a --json_out or --plot that exists.
+    """
+
+    model: str
+    input: str | None = None
+    text_column: str = "text"
+    text_pair_column: str = "text_pair"
+    rows: int = 128
+    seed: int = 0
+    rounds: int = 5
+    dtypes: list[str] = field(default_factory=lambda: ["float32", "bfloat16"])
+    contenders: list[str] | None = None
+    max_tokens: int = 4096
+    batch_size: int = 32
+    device: str = "auto"
+    alone: bool = True
+    json_out: str | None = None
+    plot: str | None = None
+    overwrite: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,110 @@
+"""Programs that score the rows of a trained folder; each is opened by name."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..encoder import Encoder
+from ..errors import ConfigError
+from ..scoring import DEFAULT_MAX_TOKENS, Row, score_all
+
+Scorer = Callable[[Sequence[Row]], np.ndarray]
+"""Rows to scores `[N, num_labels]`, tokenisation included."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the contenders run.
+
+    Attributes:
+        dtype: Type of the backbone's weights, `float32` or `bfloat16`.
+        device: Where.
+        max_tokens: Token budget of a pass of ours.
+        batch_size: Rows of a batch of the padded ones.
+
+    Raises:
+        ConfigError: A value is not allowed.
+    """
+
+    dtype: str = "float32"
+    device: str = "cpu"
+    max_tokens: int = DEFAULT_MAX_TOKENS
+    batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        if self.dtype not in ("float32", "bfloat16"):
+            raise ConfigError(f"dtype is {self.dtype!r}", fix="use float32 or bfloat16")
+        for name, number in (("max_tokens", self.max_tokens), ("batch_size", self.batch_size)):
+            if number < 1:
+                raise ConfigError(f"{name} is {number}", fix="give a number of at least 1")
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """`dtype` as torch's own."""
+        found: torch.dtype = getattr(torch, self.dtype)
+        return found
+
+
+def open_packed(folder: str, settings: Settings) -> Scorer:
+    """This package as it is used: packed, by token budget."""
+    encoder = Encoder.from_pretrained(folder, dtype=settings.torch_dtype, device=settings.device)
+    return lambda rows: score_all(encoder, rows, max_tokens=settings.max_tokens)
+
+
+def open_padded(folder: str, settings: Settings) -> Scorer:
+    """The stock backbone, padded, in batches of the rows as they come: the plain loop of many scripts."""
+    encoder = Encoder.from_pretrained(
+        folder, dtype=settings.torch_dtype, device=settings.device, layout="padded"
+    )
+
+    def score(rows: Sequence[Row]) -> np.ndarray:
+        parts = []
+        with torch.inference_mode():
+            for start in range(0, len(rows), settings.batch_size):
+                ids = encoder.tokenize(rows[start : start + settings.batch_size]).input_ids
+                parts.append(encoder(**encoder.collate(ids)).logits.float().cpu().numpy())
+        return np.concatenate(parts)
+
+    return score
+
+
+def open_cross_encoder(folder: str, settings: Settings) -> Scorer:
+    """`sentence_transformers.CrossEncoder.predict`, which sorts by length and pads.
+
+    Raises:
+        ConfigError: sentence-transformers isn't installed.
+    """
+    if importlib.util.find_spec("sentence_transformers") is None:
+        raise ConfigError("sentence-transformers is not installed", fix='pip install "gemma-encoder[st]"')
+    from sentence_transformers import CrossEncoder
+
+    model = CrossEncoder(folder, device=settings.device, model_kwargs={"dtype": settings.torch_dtype})
+
+    def score(rows: Sequence[Row]) -> np.ndarray:
+        # A list of strings would be one pair: single texts go in as messages.
+        inputs: list[Any] = [
+            [{"role": "user", "content": row}] if isinstance(row, str) else row for row in rows
+        ]
+        scores = model.predict(
+            inputs,
+            batch_size=settings.batch_size,
+            activation_fn=torch.nn.Identity(),
+            show_progress_bar=False,
+        )
+        return np.asarray(scores, dtype=np.float32).reshape(len(rows), -1)
+
+    return score
+
+
+OURS = "gemma-encoder"
+CONTENDERS: dict[str, Callable[[str, Settings], Scorer]] = {
+    OURS: open_packed,
+    "padded": open_padded,
+    "CrossEncoder": open_cross_encoder,
+}

@@ -1,0 +1,209 @@
+"""Contenders timed in turn on the same rows, after a check that they compute the same."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..encoder import Encoder
+from ..errors import ConfigError, GemmaEncoderError
+from ..packing import plan_batches
+from ..scoring import Row
+from .alone import Alone, run_alone
+from .contenders import CONTENDERS, OURS, Scorer, Settings
+from .limit import Products
+
+TOLERANCES = {"float32": (1e-3, 1e-3), "bfloat16": (0.5, 0.15)}
+"""Largest difference of any score, and root mean square of all, as shares of the scores' spread. bfloat16
+keeps 8 bits and the contenders sum in different orders. With a new head on Gemma 3 270M CrossEncoder differs
+from itself in other batches by 0.21 and 0.06."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One contender in one precision.
+
+    Attributes:
+        name: Which.
+        dtype: Type of the backbone's weights.
+        seconds: Of scoring all rows, in each round.
+        difference: Largest difference of a score from ours in the same precision, as a share of their spread.
+        alone: Memory and start-up in a process of its own; None if that wasn't measured.
+    """
+
+    name: str
+    dtype: str
+    seconds: list[float]
+    difference: float
+    alone: Alone | None = None
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What was measured on the same rows.
+
+    Attributes:
+        rows: Number of rows.
+        tokens: Their tokens, special ones included, padding not.
+        longest: Tokens of the longest.
+        contenders: In each precision each contender that could run.
+        limits: By precision, seconds that the matrix products alone take, in each round.
+        left_out: By name, why a contender could not run.
+    """
+
+    rows: int
+    tokens: int
+    longest: int
+    contenders: list[Measured]
+    limits: dict[str, list[float]]
+    left_out: dict[str, str]
+
+    def table(self) -> list[dict[str, Any]]:
+        """A row for each contender and precision: medians of the rounds, and ours over it round by round."""
+        rows = []
+        for dtype in self.limits:
+            of_dtype = [each for each in self.contenders if each.dtype == dtype]
+            ours = next(each for each in of_dtype if each.name == OURS)
+            for each in of_dtype:
+                ratios = [a / b for a, b in zip(each.seconds, ours.seconds, strict=True)]
+                shares = [a / b for a, b in zip(self.limits[dtype], each.seconds, strict=True)]
+                rows.append(
+                    {
+                        "contender": each.name,
+                        "dtype": dtype,
+                        "rows_per_second": self.rows / median(each.seconds),
+                        "tokens_per_second": self.tokens / median(each.seconds),
+                        "share_of_limit": median(shares),
+                        "times_as_long_as_ours": [median(ratios), min(ratios), max(ratios)],
+                        "difference": each.difference,
+                        **(asdict(each.alone) if each.alone else {}),
+                    }
+                )
+        return rows
+
+
+def measure(
+    folder: str,
+    rows: Sequence[Row],
+    *,
+    dtypes: Sequence[str] = ("float32", "bfloat16"),
+    names: Sequence[str] = tuple(CONTENDERS),
+    rounds: int = 5,
+    settings: Settings | None = None,
+    alone: bool = True,
+    tell: Callable[[str], None] = print,
+) -> Speed:
+    """Time contenders on the same rows, in an order drawn anew each round.
+
+    Args:
+        folder: A trained encoder.
+        rows: Texts or pairs.
+        dtypes: Precisions.
+        names: Contenders; ours is always among them.
+        rounds: How often each is timed.
+        settings: How they run; its precision is replaced.
+        alone: Also run each in a process of its own, for memory and start-up.
+        tell: Takes a line about each round.
+
+    Raises:
+        ConfigError: There is no such contender, or no row or round.
+        AssertionError: A contender's scores differ from ours.
+    """
+    for name in names:
+        if name not in CONTENDERS:
+            raise ConfigError(
+                f"There is no contender {name!r}", fix=f"the contenders are {', '.join(CONTENDERS)}"
+            )
+    if rounds < 1 or not rows:
+        raise ConfigError(
+            f"{len(rows)} rows in {rounds} rounds are nothing to time", fix="give at least 1 of each"
+        )
+    settings = settings or Settings()
+    of_dtypes = {dtype: replace(settings, dtype=dtype) for dtype in dtypes}
+    names = [OURS, *(name for name in names if name != OURS)]
+    encoder = Encoder.from_pretrained(folder)
+    lengths = [len(ids) for ids in encoder.tokenize(rows).input_ids]
+    speed = Speed(len(rows), sum(lengths), max(lengths), [], {}, {})
+    passes = [sum(lengths[row] for row in each) for each in plan_batches(lengths, settings.max_tokens)]
+    for dtype, of_dtype in of_dtypes.items():
+        scorers = _open(folder, names, of_dtype, speed.left_out)
+        scores = {name: scorer(rows) for name, scorer in scorers.items()}  # warms them up, too
+        differences = {name: _difference(each, scores[OURS], name, dtype) for name, each in scores.items()}
+        products = Products(encoder.to(settings.device, of_dtype.torch_dtype), passes)
+        work: dict[str, Callable[[], object]] = {
+            name: partial(scorer, rows) for name, scorer in scorers.items()
+        }
+        work |= {"products": products.stock, "fused products": products.fused}
+        taken = _in_turn(work, rounds, settings.device, f"{dtype}, ", tell)
+        both = zip(taken["products"], taken["fused products"], strict=True)
+        speed.limits[dtype] = [min(each) for each in both]
+        del work, scorers  # their weights, while others are measured by themselves
+        for name, difference in differences.items():
+            by_itself = run_alone(folder, name, rows, of_dtype) if alone else None
+            speed.contenders.append(Measured(name, dtype, taken[name], difference, by_itself))
+    return speed
+
+
+def _open(
+    folder: str, names: Sequence[str], settings: Settings, left_out: dict[str, str]
+) -> dict[str, Scorer]:
+    scorers = {}
+    for name in names:
+        try:
+            scorers[name] = CONTENDERS[name](folder, settings)
+        except GemmaEncoderError as error:
+            if name == OURS:
+                raise
+            left_out[name] = str(error)
+    return scorers
+
+
+def _difference(found: np.ndarray, ours: np.ndarray, name: str, dtype: str) -> float:
+    """Largest difference as a share of the spread of our scores; raises beyond the tolerances."""
+    differences = np.abs(found - ours) / max(float(ours.std()), 1e-9)
+    largest, typical = float(differences.max()), float(np.sqrt(np.square(differences).mean()))
+    if not (largest <= TOLERANCES[dtype][0] and typical <= TOLERANCES[dtype][1]):
+        raise AssertionError(
+            f"{name} computes other scores in {dtype}: largest difference {largest:.2g} of their spread, "
+            f"root mean square {typical:.2g}"
+        )
+    return largest
+
+
+def _in_turn(
+    work: Mapping[str, Callable[[], object]],
+    rounds: int,
+    device: str,
+    title: str,
+    tell: Callable[[str], None],
+) -> dict[str, list[float]]:
+    """Seconds of each in every round; the order is drawn, so that none always runs behind the same other."""
+    order, draw = list(work), random.Random(0)
+    taken: dict[str, list[float]] = {name: [] for name in work}
+    for number in range(1, rounds + 1):
+        draw.shuffle(order)
+        for name in order:
+            taken[name].append(seconds(work[name], device))
+        last = ", ".join(f"{name} {each[-1]:.2f} s" for name, each in taken.items())
+        tell(f"{title}round {number} of {rounds}: {last}")
+    return taken
+
+
+def seconds(work: Callable[[], object], device: str) -> float:
+    """Wall time of a call, with a GPU's queue emptied before and after."""
+    on_gpu = torch.device(device).type == "cuda"
+    if on_gpu:
+        torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    work()
+    if on_gpu:
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start

@@ -1,0 +1,114 @@
+"""Measured speed as table and figure."""
+
+from __future__ import annotations
+
+import io
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .contenders import OURS, Settings
+from .measuring import Speed
+
+_PACKAGES = ("torch", "transformers", "sentence-transformers")
+
+
+def facts(speed: Speed, settings: Settings) -> dict[str, str]:
+    """What was scored, how, and on what."""
+    mean = speed.tokens / speed.rows
+    found = {
+        "rows": f"{speed.rows:,}, {mean:.0f} tokens on average, {speed.longest:,} at most",
+        "settings": f"ours max_tokens {settings.max_tokens:,}, the others batch_size {settings.batch_size}",
+        "limit": "the products of the linear layers alone, with the same tokens in each pass as ours",
+        "machine": machine(settings.device),
+    }
+    return found | {f"{name} left out": why for name, why in speed.left_out.items()}
+
+
+def machine(device: str) -> str:
+    """Processor or GPU, threads and versions, in a line."""
+    versions = ", ".join(f"{name} {_version(name)}" for name in _PACKAGES)
+    if torch.device(device).type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, {versions}"
+    return f"{_processor()}, {torch.get_num_threads()} threads, {versions}"
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def table(speed: Speed) -> list[dict[str, str]]:
+    """`Speed.table` in words."""
+    return [_in_words(row) for row in speed.table()]
+
+
+def _in_words(row: Mapping[str, Any]) -> dict[str, str]:
+    middle, low, high = row["times_as_long_as_ours"]
+    words = {
+        "contender": row["contender"],
+        "precision": row["dtype"],
+        "rows/s": f"{row['rows_per_second']:,.1f}",
+        "tokens/s": f"{row['tokens_per_second']:,.0f}",
+        "of the limit": f"{row['share_of_limit']:.0%}",
+        "time, ours = 1": "1" if row["contender"] == OURS else f"{middle:.2f} ({low:.2f} to {high:.2f})",
+    }
+    if "peak_mib" in row:
+        words |= {"memory, MiB": f"{row['peak_mib']:,.0f}", "start-up, s": f"{row['start_up_seconds']:.1f}"}
+    return words
+
+
+def figure(speed: Speed) -> str | None:
+    """Rows a second of each contender as bars, precision by precision, as SVG; None without matplotlib."""
+    try:
+        from matplotlib import rc_context
+        from matplotlib.figure import Figure
+    except ImportError:
+        return None
+    rows = speed.table()
+    names = list(dict.fromkeys(row["contender"] for row in rows))
+    height = 0.8 / len(names)
+    # Text stays text, and ids inside the file don't change from one drawing to the next.
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "speed"}), io.StringIO() as text:
+        drawing = Figure(figsize=(9, 1.2 + 0.45 * len(rows)), layout="constrained")
+        axes = drawing.subplots()
+        for number, name in enumerate(names):
+            of_name = [row for row in rows if row["contender"] == name]
+            places = [
+                list(speed.limits).index(row["dtype"]) + (number - (len(names) - 1) / 2) * height
+                for row in of_name
+            ]
+            bars = axes.barh(
+                places,
+                [row["rows_per_second"] for row in of_name],
+                height=0.9 * height,
+                color=str(0.35 + 0.5 * number / max(1, len(names) - 1)),
+                edgecolor="black",
+                linewidth=0.5,
+                label=name,
+            )
+            axes.bar_label(bars, [f"{row['share_of_limit']:.0%}" for row in of_name], padding=3, fontsize=9)
+        axes.set_yticks(range(len(speed.limits)), list(speed.limits))
+        axes.invert_yaxis()
+        axes.set_xlabel("rows a second; behind each bar its share of the limit")
+        axes.grid(axis="x", alpha=0.3)
+        axes.set_axisbelow(True)
+        axes.margins(x=0.08)
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(names), frameon=False)
+        drawing.savefig(text, format="svg", metadata={"Date": None})
+        return text.getvalue()

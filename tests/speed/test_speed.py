@@ -1,0 +1,145 @@
+"""Contenders time the same computation; the figures mean nothing here."""
+
+import numpy as np
+import pytest
+
+from gemma_encoder import Encoder
+from gemma_encoder.errors import ConfigError
+from gemma_encoder.speed import alone, measuring
+from gemma_encoder.speed.alone import Alone, run_alone
+from gemma_encoder.speed.contenders import CONTENDERS, OURS, Settings
+from gemma_encoder.speed.limit import Products
+from gemma_encoder.speed.measuring import Measured, Speed, measure
+from gemma_encoder.speed.report import figure, table
+from gemma_encoder.testing import tiny_decoder
+
+ROWS = ["the river bank", "a good film", "money", "the bank of the river was a good film", "film"]
+ONCE = {"dtypes": ["float32"], "rounds": 1, "alone": False, "tell": lambda line: None}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("speed") / "model"
+    Encoder.from_decoder(tiny_decoder("gemma3"), verify=False, seed=0, labels=("a", "b")).save_pretrained(
+        path
+    )
+    return str(path)
+
+
+@pytest.mark.parametrize("name", CONTENDERS)
+@pytest.mark.parametrize("batch_size", [1, 2, 8])
+def test_contenders_compute_the_same(folder, name, batch_size):
+    settings = Settings(batch_size=batch_size, max_tokens=7)
+    scores = CONTENDERS[name](folder, settings)(ROWS)
+    expected = CONTENDERS[OURS](folder, Settings())(ROWS)
+    np.testing.assert_allclose(scores, expected, atol=1e-4)
+
+
+def test_everything_is_measured(folder):
+    lines: list[str] = []
+    speed = measure(folder, ROWS, rounds=2, alone=False, tell=lines.append)
+    assert [(each.name, each.dtype) for each in speed.contenders] == [
+        (name, dtype) for dtype in ("float32", "bfloat16") for name in CONTENDERS
+    ]
+    assert all(len(each.seconds) == 2 and min(each.seconds) > 0 for each in speed.contenders)
+    assert set(speed.limits) == {"float32", "bfloat16"} and not speed.left_out
+    assert len(lines) == 4 and lines[0].startswith("float32, round 1 of 2: ")
+    encoder = Encoder.from_pretrained(folder)
+    lengths = list(map(len, encoder.tokenize(ROWS).input_ids))
+    assert (speed.rows, speed.tokens, speed.longest) == (5, sum(lengths), max(lengths))
+
+
+def test_a_contender_that_computes_something_else_is_not_timed(folder, monkeypatch):
+    stock = CONTENDERS["padded"]
+
+    def other(folder, settings):
+        score = stock(folder, settings)
+        return lambda rows: 1 - score(rows)
+
+    monkeypatch.setitem(CONTENDERS, "padded", other)
+    with pytest.raises(AssertionError, match="padded computes other scores in float32"):
+        measure(folder, ROWS, **ONCE)
+
+
+def test_what_is_not_installed_is_left_out(folder, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda package: None)
+    speed = measure(folder, ROWS, names=["CrossEncoder"], **ONCE)
+    assert [each.name for each in speed.contenders] == [OURS]
+    assert 'pip install "gemma-encoder[st]"' in speed.left_out["CrossEncoder"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"names": ["vllm"]}, "no contender 'vllm'"),
+        ({"rounds": 0}, "nothing to time"),
+        ({"rows": []}, "0 rows"),
+    ],
+)
+def test_what_can_not_be_measured_is_refused(folder, changes, says):
+    with pytest.raises(ConfigError, match=says):
+        measure(**{"folder": folder, "rows": ROWS, **ONCE, **changes})
+
+
+def test_products_are_those_of_every_layer_and_pass(folder, monkeypatch):
+    encoder = Encoder.from_pretrained(folder)
+    products = Products(encoder, [4, 7])
+    shapes = []
+    for layer in products.layers:
+        layer.register_forward_hook(lambda layer, inputs, output: shapes.append(tuple(output.shape)))
+    products.stock()
+    weights = [w.shape[0] for n, w in encoder.stock_backbone.named_parameters() if n.endswith("proj.weight")]
+    assert shapes == [(tokens, width) for tokens in (4, 7) for width in weights]
+    products.fused()
+    assert len(shapes) == 4 * len(weights)
+
+
+def test_a_process_of_its_own(folder):
+    found = run_alone(folder, OURS, ROWS, Settings())
+    assert found.start_up_seconds > 0 and found.peak_mib > 50
+    with pytest.raises(ConfigError, match="failed in a process of its own: .*no-such-folder"):
+        run_alone("no-such-folder", OURS, ROWS, Settings())
+
+
+def test_memory_is_read_where_there_is_no_proc(monkeypatch, tmp_path):
+    monkeypatch.setattr(alone, "Path", lambda name: tmp_path / "none")
+    assert alone._resident_peak() > 2**10
+
+
+MEASURED = Speed(
+    rows=10,
+    tokens=200,
+    longest=30,
+    contenders=[
+        Measured(OURS, "float32", [1.0, 2.0, 4.0], 0.0, Alone(2.5, 900.0)),
+        Measured("padded", "float32", [2.0, 3.0, 12.0], 1e-5, Alone(2.0, 950.4)),
+    ],
+    limits={"float32": [0.5, 1.5, 3.0]},
+    left_out={},
+)
+
+
+def test_the_table_has_medians_of_rounds():
+    ours, padded = table(MEASURED)
+    assert ours == {
+        "contender": OURS,
+        "precision": "float32",
+        "rows/s": "5.0",
+        "tokens/s": "100",
+        "of the limit": "75%",  # of 50, 75 and 75 %
+        "time, ours = 1": "1",
+        "memory, MiB": "900",
+        "start-up, s": "2.5",
+    }
+    assert padded["time, ours = 1"] == "2.00 (1.50 to 3.00)" and padded["of the limit"] == "25%"
+
+
+def test_the_figure_names_its_contenders():
+    pytest.importorskip("matplotlib")
+    drawn = figure(MEASURED)
+    assert drawn is not None and drawn == figure(MEASURED)
+    assert all(word in drawn for word in (OURS, "padded", "float32", "75%", "25%"))
+
+
+def test_seconds_of_a_call():
+    assert 0 <= measuring.seconds(lambda: None, "cpu") < 1
