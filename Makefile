@@ -6,6 +6,7 @@ PYTHON ?= python3
 QUICKSTART ?= runs/quickstart
 RANKING ?= runs/quickstart-ranking
 DATA_DIR ?=
+SUPERGLUE_DIR ?=
 COLLECTION ?=
 RUN_FILE ?=
 PYTEST_ARGS ?=
@@ -14,6 +15,8 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 BENCH_DATA := $(if $(DATA_DIR),--data-dir $(DATA_DIR))
 BENCH_COLLECTION := --collection $(COLLECTION) $(if $(RUN_FILE),--run $(RUN_FILE))
+BENCH_TEXTS := $(BENCH_DATA) $(if $(SUPERGLUE_DIR),--superglue-dir $(SUPERGLUE_DIR)) \
+	$(if $(RUN_FILE),$(BENCH_COLLECTION))
 
 .PHONY: help install quickstart quickstart-ranking test slow lint format types bench clean
 
@@ -25,7 +28,8 @@ help:
 	@echo "make lint        ruff: rules and format      make format  put the format right"
 	@echo "make types       mypy"
 	@echo "make bench       speed against the padded layout and CrossEncoder; DATA_DIR=folder with MRPC,"
-	@echo "                 COLLECTION=folder with corpus and queries (RUN_FILE=run) for whole queries too"
+	@echo "                 SUPERGLUE_DIR=folder with MultiRC, COLLECTION=folder with corpus and queries"
+	@echo "                 (RUN_FILE=run) for whole queries too"
 	@echo "make install     only the virtual environment; VENV=$(VENV) PYTHON=$(PYTHON)"
 
 install: $(INSTALLED)
@@ -79,7 +83,8 @@ types: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.training_speed $(BENCH_DATA) --out runs/benchmarks/training_speed.json
-	$(BIN)/python -m benchmarks.scoring_speed $(BENCH_DATA) --out runs/benchmarks/scoring_speed.json
+	$(BIN)/python -m benchmarks.scoring_speed $(BENCH_TEXTS) \
+		--out runs/benchmarks/scoring_speed.json --plot runs/benchmarks/scoring_speed.svg
 	$(if $(COLLECTION),$(BIN)/python -m benchmarks.ranking_speed $(BENCH_COLLECTION) --out runs/benchmarks/ranking_speed.json)
 
 clean:

@@ -1,9 +1,11 @@
-"""Scoring pairs/s: this package against `sentence_transformers.CrossEncoder`, both on the same saved folder.
+"""Scoring rows/s on real texts of several lengths: what `gemma-encoder bench` measures, workload by workload.
 
-    python -m benchmarks.scoring_speed --data-dir DATA [--folder TRAINED]
+    python -m benchmarks.scoring_speed --data-dir GLUE --superglue-dir SUPERGLUE --collection FOLDER --run RUN
 
-CrossEncoder sorts by length and pads; this package packs. The scores are checked to agree before anything is
-timed. In each round both score the same pairs, tokenisation included.
+Workloads: `mrpc` (pairs of sentences), `queries` (a query with a candidate passage), `multirc` (a question
+with a paragraph) and `mixed` (parts of these texts, from a few words to all). Those whose folder isn't given
+are left out; without any, the bundled WNLI is taken and the output says so. All contenders have the same new
+encoder in one folder, or the one of `--folder`.
 """
 
 from __future__ import annotations
@@ -13,81 +15,130 @@ import random
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
+from gemma_encoder.cli.common import print_facts, print_table, quiet_libraries
 from gemma_encoder.decoders import Decoder
-from gemma_encoder.scoring import score_all
+from gemma_encoder.encoder import Encoder
+from gemma_encoder.json_files import write_json
+from gemma_encoder.ranking import read_run
+from gemma_encoder.ranking.collection import Corpus, find_file, read_queries
+from gemma_encoder.ranking.run_lists import RunLists
+from gemma_encoder.speed.contenders import CONTENDERS, Settings
+from gemma_encoder.speed.measuring import Speed, measure
+from gemma_encoder.speed.report import facts, figure, table
+from gemma_encoder.tasks import load_task
+from gemma_encoder.text import TextConfig
+from gemma_encoder.whole_files import whole_file
 
-from .common import (
-    Comparison,
-    add_common_options,
-    add_data_dir,
-    exit_status,
-    pair_data,
-    parse,
-    rates_of,
-    report,
-    text_rows,
-)
-from .cross_encoder import (
-    add_cross_encoder_options,
-    facts_of,
-    folder_of,
-    open_both,
-    scores_agree,
-    settings_of,
-)
+from .common import add_common_options, add_data_dir, exit_status, pair_data, parse
+
+Pairs = list[tuple[str, str]]
+TEMPLATE = "Query: {text} Document: {text_pair}"
 
 
 def main(argv: Sequence[str] | None = None, *, decoder: Decoder | None = None) -> dict[str, Any]:
     """Run the benchmark; `decoder` replaces `--model`."""
-    parser = argparse.ArgumentParser(prog="scoring_speed", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="scoring_speed", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add_common_options(parser)
     add_data_dir(parser)
-    add_cross_encoder_options(parser)
+    parser.add_argument("--superglue-dir", help="folder with MultiRC (multirc/validation.parquet)")
+    parser.add_argument(
+        "--collection", help="folder with corpus.jsonl and queries.jsonl, as BEIR lays it out"
+    )
+    parser.add_argument("--run", help="a first stage's run over --collection, in TREC's columns")
+    parser.add_argument("--folder", help="score with this trained folder of pairs instead of a new encoder")
     parser.add_argument("--rows", type=int, default=128, help="pairs scored in a round")
+    parser.add_argument("--contenders", nargs="+", default=list(CONTENDERS))
+    parser.add_argument("--batch-size", type=int, default=32, help="rows of a batch of the padded ones")
+    parser.add_argument("--max-tokens", type=int, default=4096, help="our token budget for a pass")
+    parser.add_argument(
+        "--plot", type=Path, help="draw the rates into files of this name and a workload's, .svg"
+    )
     options = parse(parser, argv)
+    if bool(options.collection) != bool(options.run):
+        parser.error("--collection and --run go together")
 
-    data, source = pair_data(options.data_dir)
-    rows = data.validation
-    chosen = random.Random(options.seed).sample(range(len(rows)), min(options.rows, len(rows)))
-    pairs = text_rows(rows, chosen)
+    quiet_libraries()
+    settings = Settings(device=options.device, max_tokens=options.max_tokens, batch_size=options.batch_size)
+    result: dict[str, Any] = {"benchmark": "scoring speed", "model": options.folder or options.model}
     with tempfile.TemporaryDirectory() as scratch:
-        folder = folder_of(options, decoder, data.task, scratch)
-        results = [_compare(folder, pairs, dtype, options) for dtype in options.dtypes]
-    encoder_facts, comparisons, differences = zip(*results, strict=True)
-    facts = {
-        **encoder_facts[0],
-        "data": f"{source}, {len(pairs)} pairs",
-        **settings_of(options, differences),
-    }
-    return report("Scoring speed, packed against CrossEncoder", facts, comparisons, options.out)
+        folder = options.folder or _new_encoder(decoder or options.model, options.seed, scratch)
+        for name, pairs in workloads(options).items():
+            chosen = random.Random(options.seed).sample(pairs, min(options.rows, len(pairs)))
+            speed = measure(
+                folder,
+                chosen,
+                dtypes=options.dtypes,
+                names=options.contenders,
+                rounds=options.rounds,
+                settings=settings,
+                tell=lambda line, name=name: print(f"{name}, {line}", file=sys.stderr, flush=True),
+            )
+            result[name] = _shown(name, speed, settings, options.plot)
+    if options.out:
+        write_json(options.out, result)
+    return result
 
 
-def _compare(
-    folder: str, pairs: list[tuple[str, str]], dtype: str, options: argparse.Namespace
-) -> tuple[dict[str, Any], Comparison, float]:
-    ours, theirs = open_both(folder, dtype, options.device)
+def workloads(options: argparse.Namespace) -> dict[str, Pairs]:
+    """Pairs of texts by the name of the workload."""
+    found: dict[str, Pairs] = {}
+    if options.data_dir:
+        found["mrpc"] = _pairs(pair_data(options.data_dir)[0].validation)
+    if options.collection:
+        corpus = Corpus(find_file(options.collection, "corpus"))
+        queries = read_queries(find_file(options.collection, "queries"))
+        lists = RunLists(read_run(options.run).run, queries, corpus, depth=100)
+        found["queries"] = [(each.query, document) for each in lists for document in each.documents]
+    if options.superglue_dir:
+        found["multirc"] = _pairs(load_task("multirc", options.superglue_dir).validation)
+    if found:
+        found["mixed"] = mixed([pair for pairs in found.values() for pair in pairs], options.seed)
+        return found
+    data, source = pair_data(None)
+    return {source: _pairs(data.validation)}
 
-    def score_ours() -> np.ndarray:
-        return score_all(ours, pairs, max_tokens=options.max_tokens)
 
-    def score_theirs() -> np.ndarray:
-        scores = theirs.predict(
-            pairs, batch_size=options.batch_size, activation_fn=torch.nn.Identity(), show_progress_bar=False
-        )
-        return np.asarray(scores, dtype=np.float32).reshape(len(pairs), -1)
+def mixed(pairs: Pairs, seed: int) -> Pairs:
+    """Pairs cut to lengths between 2 and 400 words; every doubling of the length is equally frequent."""
+    draw = random.Random(seed)
+    drawn = []
+    for first, second in draw.sample(pairs, min(2000, len(pairs))):
+        words = round(2 * 200 ** draw.random())
+        texts = [" ".join(text.split()[: max(1, words // 2)]) for text in (first, second)]
+        drawn.append((texts[0], texts[1]))
+    return drawn
 
-    difference = scores_agree(score_ours(), score_theirs(), dtype)  # warms both up, too
-    contenders = {"gemma-encoder": score_ours, "CrossEncoder": score_theirs}
-    rates = rates_of(contenders, len(pairs), "pairs/s", dtype, options)
-    lengths = [len(ids) for ids in ours.tokenize(pairs).input_ids]
-    ours_rates, theirs_rates = rates.items()
-    comparison = Comparison(dtype, "pairs/s", ours_rates, theirs_rates)
-    return facts_of(ours, theirs, lengths), comparison, difference
+
+def _pairs(rows: Any) -> Pairs:
+    return list(zip(rows["text"], rows["text_pair"], strict=True))
+
+
+def _new_encoder(decoder: str | Decoder, seed: int, scratch: str) -> str:
+    """A folder with a new encoder of pairs and one score."""
+    folder = str(Path(scratch) / "encoder")
+    text = TextConfig(template=TEMPLATE)
+    Encoder.from_decoder(
+        decoder, verify=False, seed=seed, text=text, problem_type="ranking", labels=("relevance",)
+    ).save_pretrained(folder)
+    return folder
+
+
+def _shown(name: str, speed: Speed, settings: Settings, plot: Path | None) -> dict[str, Any]:
+    """Print a workload's table, draw its figure, and give all for the JSON file."""
+    said = facts(speed, settings)
+    print_facts(f"\n{name}", said)
+    print_table("", table(speed))
+    drawn = figure(speed) if plot else None
+    if plot and drawn:
+        with whole_file(plot.with_name(f"{plot.stem}-{name}.svg")) as file:
+            file.write(drawn.encode())
+    return {**said, "table": speed.table(), "measured": asdict(speed)}
 
 
 if __name__ == "__main__":

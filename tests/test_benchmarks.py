@@ -22,6 +22,7 @@ from benchmarks import (
     scoring_speed,
     training_speed,
 )
+from datasets import Dataset
 
 from gemma_encoder import Encoder
 from gemma_encoder.cli import main as cli
@@ -47,12 +48,34 @@ def test_training_speed_compares_both_layouts(tmp_path):
         assert each["ratio"] == {"median": median(ratios), "min": min(ratios), "max": max(ratios)}
 
 
-def test_scoring_speed_compares_with_cross_encoder(capsys):
-    result = scoring_speed.main([*TINY, "--rows", "6", "--dtypes", "float32"], decoder=tiny_decoder("llama"))
-    (comparison,) = result["comparisons"]
-    assert len(comparison["ours"]["all"]) == len(comparison["reference"]["all"]) == 2
-    assert "| float32 |" in capsys.readouterr().out
-    assert "WNLI" in result["data"], "without --data-dir the result must say that it isn't MRPC"
+def test_scoring_speed_goes_through_its_workloads(collection, tmp_path):
+    few = [*TINY, "--rows", "3", "--rounds", "1", "--dtypes", "float32"]
+    (tmp_path / "glue" / "mrpc").mkdir(parents=True)
+    for split in ("train", "validation"):
+        columns = {"sentence1": ["a film", "money"], "sentence2": ["the bank", "good"], "label": [0, 1]}
+        Dataset.from_dict(columns | {"idx": [0, 1]}).to_parquet(tmp_path / f"glue/mrpc/{split}_sample.parquet")
+    result = scoring_speed.main(
+        [
+            *(*few, "--data-dir", str(tmp_path / "glue"), "--collection", str(collection)),
+            *("--run", str(collection / "all.trec"), "--contenders", "padded"),
+            *("--out", str(tmp_path / "speed.json"), "--plot", str(tmp_path / "speed.svg")),
+        ],
+        decoder=tiny_decoder("gemma3"),
+    )
+    assert json.loads((tmp_path / "speed.json").read_text()) == result
+    for name in ("mrpc", "queries", "mixed"):
+        assert [row["contender"] for row in result[name]["table"]] == ["gemma-encoder", "padded"]
+        assert (tmp_path / f"speed-{name}.svg").is_file()
+    bundled = scoring_speed.main([*few, "--contenders", "padded"], decoder=tiny_decoder("llama"))
+    assert any("WNLI" in name for name in bundled), "without a folder the result must say that it isn't MRPC"
+
+
+def test_mixed_lengths_are_spread_over_doublings():
+    pairs = scoring_speed.mixed([("word " * 500, "other " * 500)] * 2000, seed=0)
+    words = np.array([len(first.split()) + len(second.split()) for first, second in pairs])
+    assert words.min() == 2 and words.max() <= 400
+    counts = np.histogram(words, [2, 8, 32, 128, 400])[0] / len(words)
+    assert counts.min() > 0.15 and counts.max() < 0.4
 
 
 def test_a_layout_that_computes_something_else_is_refused(monkeypatch):
