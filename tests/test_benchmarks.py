@@ -53,7 +53,8 @@ def test_scoring_speed_goes_through_its_workloads(collection, tmp_path):
     (tmp_path / "glue" / "mrpc").mkdir(parents=True)
     for split in ("train", "validation"):
         columns = {"sentence1": ["a film", "money"], "sentence2": ["the bank", "good"], "label": [0, 1]}
-        Dataset.from_dict(columns | {"idx": [0, 1]}).to_parquet(tmp_path / f"glue/mrpc/{split}_sample.parquet")
+        path = tmp_path / "glue" / "mrpc" / f"{split}_sample.parquet"
+        Dataset.from_dict(columns | {"idx": [0, 1]}).to_parquet(path)
     result = scoring_speed.main(
         [
             *(*few, "--data-dir", str(tmp_path / "glue"), "--collection", str(collection)),
