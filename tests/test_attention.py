@@ -83,7 +83,7 @@ def test_visible_keys_are_those_written_out_by_hand(policy, backend):
 
 
 @given(
-    lengths=st.lists(st.sampled_from([1, 2, 5, 9]), min_size=1, max_size=6),
+    lengths=st.lists(st.sampled_from([1, 2, 5, 8, 9, 24, 33]), min_size=1, max_size=9),
     heads=st.sampled_from([(1, 1), (1, 4), (2, 2), (2, 6)]),
     causal=st.booleans(),
     window=st.sampled_from([None, 1, 3]),
@@ -171,7 +171,9 @@ def needs(**changes) -> AttentionNeeds:
         ({}, "sdpa", "fastest on cpu"),
         ({"dropout": True}, "sdpa", "fastest on cpu"),
         ({"softcap": True}, "matmul", "SDPA has no soft-cap"),
-        ({"longest": 512}, "matmul", "fastest on cpu"),
+        ({"longest": 512}, "sdpa", "fastest on cpu"),
+        ({"longest": 512, "dtype": torch.bfloat16}, "matmul", "fastest on cpu"),
+        ({"dtype": torch.bfloat16}, "sdpa", "fastest on cpu"),
     ],
 )
 def test_resolver_on_cpu(changes, name, reason):

@@ -17,6 +17,7 @@ from benchmarks import (
     common,
     cosine_ranking,
     cross_encoder,
+    growth,
     ranking_quality,
     ranking_speed,
     scoring_speed,
@@ -26,9 +27,11 @@ from datasets import Dataset
 
 from gemma_encoder import Encoder
 from gemma_encoder.cli import main as cli
+from gemma_encoder.errors import ConfigError
 from gemma_encoder.ranking import Reranker, read_run
 from gemma_encoder.ranking.lists import CandidateList
 from gemma_encoder.testing import tiny_decoder
+from gemma_encoder.text import TextConfig
 
 TINY = ["--model", "unused", "--rounds", "2", "--device", "cpu"]
 
@@ -71,6 +74,25 @@ def test_scoring_speed_goes_through_its_workloads(collection, tmp_path):
     assert any("WNLI" in name for name in bundled), "without a folder the result must say that it isn't MRPC"
 
 
+def test_growth_runs_verbs_and_lengths(tmp_path):
+    encoder = Encoder.from_decoder(
+        tiny_decoder("llama"),
+        text=TextConfig(template="{text} {text_pair}"),
+        problem_type="ranking",
+        labels=["relevance"],
+        verify=False,
+    )
+    encoder.save_pretrained(tmp_path / "model")
+    folder = ["--folder", str(tmp_path / "model"), "--out", str(tmp_path / "growth.json")]
+    result = growth.main([*folder, "--rows", "150", "--lengths", "8", "16", "--tokens", "64"])
+    assert [(each["verb"], each["rows"]) for each in result["by_rows"]] == [("predict", 150), ("rank", 150)]
+    assert all(each["seconds"] > 0 and each["peak_mib"] > 50 for each in result["by_rows"])
+    assert [(each["length"], each["texts"]) for each in result["by_length"]] == [(8, 8), (16, 4)]
+    assert json.loads((tmp_path / "growth.json").read_text())["by_rows"] == result["by_rows"]
+    with pytest.raises(ConfigError, match="predict failed: .*nowhere"):
+        growth.main(["--folder", "nowhere", "--rows", "1", "--lengths"])
+
+
 def test_mixed_lengths_are_spread_over_doublings():
     pairs = scoring_speed.mixed([("word " * 500, "other " * 500)] * 2000, seed=0)
     words = np.array([len(first.split()) + len(second.split()) for first, second in pairs])
@@ -85,7 +107,11 @@ def test_a_layout_that_computes_something_else_is_refused(monkeypatch):
     assert training_speed._layouts_agree(encoder, batch) < 1e-4
     stock = encoder.encode_tokens
     wrong = {"packed": 1.0, "padded": -1.0}
-    monkeypatch.setattr(encoder, "encode_tokens", lambda *args: stock(*args) * wrong[encoder.layout])
+
+    def flipped(*inputs, **options):
+        return stock(*inputs, **options) * wrong[encoder.layout]
+
+    monkeypatch.setattr(encoder, "encode_tokens", flipped)
     with pytest.raises(AssertionError, match="layouts disagree"):
         training_speed._layouts_agree(encoder, batch)
 

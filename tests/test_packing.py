@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gemma_encoder.errors import ConfigError, DataError
-from gemma_encoder.packing import pack, plan_batches, repad, unpad
+from gemma_encoder.packing import pack, plan_batches, repad, rounded, unpad
 
 rows = st.lists(st.tuples(st.integers(1, 7), st.integers(0, 3), st.booleans()), min_size=1, max_size=6)
 
@@ -28,6 +28,28 @@ def test_unpad_takes_the_real_tokens_in_order(rows):
     values = torch.arange(mask.numel()).view(mask.shape)
     expected = [value for row in range(len(mask)) for value in values[row][mask[row] == 1].tolist()]
     assert unpad(values, pack(mask)).tolist() == expected
+
+
+@given(rows, st.integers(0, 9))
+def test_a_filled_row_has_one_more_text(rows, more):
+    layout = pack(mask_of(rows))
+    filled = layout.filled(layout.tokens + more)
+    assert (layout.filled(layout.tokens) is layout) and filled.tokens == layout.tokens + more
+    assert filled.lengths == layout.lengths + ((more,) if more else ())
+    assert filled.cu_seqlens.diff().tolist() == list(filled.lengths)
+    assert filled.position_ids.tolist() == [place for length in filled.lengths for place in range(length)]
+    assert torch.equal(filled.indices, layout.indices) and filled.padded_shape == layout.padded_shape
+
+
+@given(st.integers(1, 100_000), st.sampled_from([16, 64]))
+def test_rounded_numbers_are_near(tokens, parts):
+    up = rounded(tokens, parts)
+    assert tokens <= up <= tokens + max(7, tokens / parts) and rounded(up, parts) == up
+
+
+@pytest.mark.parametrize(("parts", "few"), [(16, 96), (64, 256)])
+def test_rounded_numbers_are_few(parts, few):
+    assert len({rounded(tokens, parts) for tokens in range(1, 4097)}) == few
 
 
 @given(rows)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Literal, get_args
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import AttentionError, ConfigError
-from .packing import PackedLayout
+from .packing import PackedLayout, rounded
 
 BackendName = Literal["sdpa", "eager", "matmul", "varlen", "flash_attn", "flex"]
 
@@ -58,7 +58,8 @@ class AttentionNeeds:
 
 
 MATMUL_TOKENS = 512
-"""Longest text that a CPU takes `matmul` for: it keeps all probabilities, which grow with the square."""
+"""Longest text that a CPU takes `matmul` for in half precision, where it is faster than SDPA: it keeps all
+probabilities, which grow with the square."""
 
 
 @cache
@@ -121,7 +122,7 @@ def resolve_backend(needs: AttentionNeeds, requested: BackendName | Literal["aut
     preference: tuple[BackendName, ...]
     if needs.device == "cuda":
         preference = ("varlen", "flash_attn", "flex", "sdpa", "matmul")
-    elif needs.longest <= MATMUL_TOKENS:
+    elif needs.dtype != torch.float32 and needs.longest <= MATMUL_TOKENS:
         preference = ("matmul",)
     else:
         preference = ("sdpa", "matmul")
@@ -146,12 +147,14 @@ class PackedContext:
         causal: The attention policy.
         backend: Back end to insist on, or `auto`.
         block_masks: FlexAttention masks of this batch by window, filled on first use.
+        batches: Texts that `matmul` takes together, filled on first use.
     """
 
     layout: PackedLayout
     causal: bool
     backend: BackendName | Literal["auto"] = "auto"
     block_masks: dict[int | None, Any] = field(default_factory=dict)
+    batches: list[_Batch] | None = None
 
 
 @dataclass(frozen=True)
@@ -186,7 +189,7 @@ class ScoreRule:
     def probabilities(self, products: Tensor, mask: Tensor | None) -> Tensor:
         """Products of queries and keys `[..., queries, keys]` to probabilities, dropped out at the rate.
 
-        Softmax runs in float32. `mask` is bool `[queries, keys]`, True = seen; None = all.
+        Softmax runs in float32. `mask` is bool `[..., queries, keys]`, True = seen; None = all.
         """
         weights = products * self.scaling
         if self.softcap is not None:
@@ -235,28 +238,109 @@ def _eager(query: Tensor, key: Tensor, value: Tensor, packed: PackedContext, sco
 
 
 def _matmul(query: Tensor, key: Tensor, value: Tensor, packed: PackedContext, scores: ScoreRule) -> Tensor:
-    """As eager, in few large products: neighbours of the same length are a batch, and the query heads that
-    share a key head are one matrix.
+    """As eager, in few large products of few shapes: neighbours of about the same length are a batch, padded
+    to a rounded length, and the query heads that share a key head are one matrix.
     """
     key_heads, groups = key.shape[1], query.shape[1] // key.shape[1]
 
-    def by_text(states: Tensor, texts: int) -> Tensor:
-        """`[1, heads, texts * tokens, D]` -> `[texts, key heads, tokens * heads of a key head, D]`."""
-        split = states[0].unflatten(0, (key_heads, -1)).unflatten(2, (texts, -1))
-        return split.permute(2, 0, 3, 1, 4).flatten(2, 3)
+    def attend(batch: _Batch, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        # [1, heads, tokens, D] -> [texts, key heads, length * heads of a key head, D]
+        query, key, value = (
+            batch.pad(states[0].transpose(0, 1))
+            .unflatten(0, (-1, batch.length))
+            .unflatten(2, (key_heads, -1))
+            .transpose(1, 2)
+            .flatten(2, 3)
+            for states in (query, key, value)
+        )
+        reach = scores.reach()
+        if reach not in batch.masks:
+            batch.masks[reach] = batch.mask(scores, groups, query.device)
+        output = scores.probabilities(query @ key.transpose(2, 3), batch.masks[reach]) @ value
+        # [texts, key heads, length * heads of a key head, D] -> [tokens, heads, D]
+        output = output.unflatten(2, (batch.length, groups)).transpose(1, 2)
+        return batch.unpad(output.flatten(2, 3).flatten(0, 1))
 
-    def attend(length: int, texts: int, states: tuple[Tensor, ...]) -> Tensor:
-        query, key, value = (by_text(each, texts) for each in states)
-        mask = scores.allowed(length, query.device)
-        if mask is not None:
-            mask = mask.repeat_interleave(groups, dim=0)
-        output = scores.probabilities(query @ key.transpose(2, 3), mask) @ value
-        return output.unflatten(2, (length, groups)).transpose(1, 2).flatten(2, 3).flatten(0, 1)
+    if packed.batches is None:
+        packed.batches = _batches(packed.layout.lengths, query.device)
+    tokens = [batch.tokens for batch in packed.batches]
+    pieces = zip(packed.batches, *(each.split(tokens, dim=2) for each in (query, key, value)), strict=True)
+    return torch.cat([attend(*piece) for piece in pieces]).unsqueeze(0)
 
-    runs = [(length, len(list(run))) for length, run in itertools.groupby(packed.layout.lengths)]
-    tokens = [length * texts for length, texts in runs]
-    pieces = zip(*(states.split(tokens, dim=2) for states in (query, key, value)), strict=True)
-    return torch.cat([attend(*run, piece) for run, piece in zip(runs, pieces, strict=True)]).unsqueeze(0)
+
+@dataclass(frozen=True)
+class _Batch:
+    """Neighbouring texts of a packed row as a padded batch.
+
+    Attributes:
+        length: What each text is padded to.
+        tokens: Real tokens.
+        slots: Where each of them stands among all `texts * length`; None if none is padded.
+        real: Which places are real, bool `[texts, length]`; None if all are.
+        masks: Which keys a query sees, by reach, filled on first use.
+    """
+
+    length: int
+    tokens: int
+    slots: Tensor | None
+    real: Tensor | None
+    masks: dict[tuple[int, int], Tensor | None] = field(default_factory=dict)
+
+    def mask(self, scores: ScoreRule, groups: int, device: torch.device) -> Tensor | None:
+        """Bool `[texts, 1, length * groups, length]` or `[length * groups, length]`; None = all.
+
+        Padding sees padding too, for a query that sees nothing would have no probabilities.
+        """
+        mask = scores.allowed(self.length, device)
+        if self.real is not None:
+            real = (~self.real[:, :, None] | self.real[:, None, :])[:, None]
+            mask = real if mask is None else real & mask
+        return None if mask is None else mask.repeat_interleave(groups, dim=-2)
+
+    def pad(self, states: Tensor) -> Tensor:
+        """`[tokens, ...]` -> `[texts * length, ...]`, zero at padding."""
+        if self.slots is None or self.real is None:
+            return states
+        padded = states.new_zeros((self.real.numel(), *states.shape[1:]))
+        return padded.index_copy(0, self.slots, states)
+
+    def unpad(self, states: Tensor) -> Tensor:
+        """`[texts * length, ...]` -> `[tokens, ...]`."""
+        return states if self.slots is None else _Rows.apply(states, self.slots)
+
+
+class _Rows(torch.autograd.Function):
+    """`index_select` of distinct rows. Its own backward adds them up one by one, as if any came twice."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, rows: Tensor) -> Tensor:
+        ctx.save_for_backward(rows)
+        ctx.shape = states.shape
+        return states.index_select(0, rows)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (rows,) = ctx.saved_tensors
+        return gradient.new_zeros(ctx.shape).index_copy(0, rows, gradient), None
+
+
+LENGTH_PARTS = 16
+"""A text is padded by one token in so many at most, or by 7."""
+
+
+def _batches(lengths: Sequence[int], device: torch.device) -> list[_Batch]:
+    """Neighbours of the same rounded length together, as many as a power of two."""
+    batches = []
+    for length, run in itertools.groupby(lengths, lambda length: rounded(length, LENGTH_PARTS)):
+        texts = list(run)
+        while texts:
+            count = 2 ** (len(texts).bit_length() - 1)
+            counts, texts = torch.tensor(texts[:count], device=device), texts[count:]
+            real = torch.arange(length, device=device) < counts[:, None]
+            padded = not bool(real.all())
+            slots = real.flatten().nonzero().flatten() if padded else None
+            batches.append(_Batch(length, int(counts.sum()), slots, real if padded else None))
+    return batches
 
 
 def _varlen(query: Tensor, key: Tensor, value: Tensor, packed: PackedContext, scores: ScoreRule) -> Tensor:

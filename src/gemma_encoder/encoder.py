@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
@@ -28,11 +29,14 @@ from .encoder_config import EncoderConfig, overridden
 from .errors import ConfigError
 from .heads import MLPHead
 from .losses import RankingLoss, loss_for
-from .packing import pack, repad, unpad
+from .packing import pack, repad, rounded, unpad
 from .pooling import build_pooler
 from .text import TextTokenizer, TokenizedBatch
 
 Layout = Literal["packed", "padded"]
+
+ROW_PARTS = 64
+"""On a CPU a packed row is filled up by one token in so many at most."""
 
 
 @dataclass
@@ -328,12 +332,14 @@ class Encoder(nn.Module):
             mask[row, : len(tokens)] = 1
         return {"input_ids": ids.to(self.device), "attention_mask": mask.to(self.device)}
 
-    def encode_tokens(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def encode_tokens(self, input_ids: Tensor, attention_mask: Tensor, *, fill: bool = False) -> Tensor:
         """Last hidden states of the backbone, `[B, S, H]`; padding is undefined.
 
         Args:
             input_ids: Token ids `[B, S]`, padded on either side.
             attention_mask: 1 for real tokens `[B, S]`.
+            fill: Let the packed row be a few tokens longer, so that the shapes of its products are few; see
+                `packing.rounded`.
 
         Raises:
             DataError: A row without a token, or padding between tokens.
@@ -344,14 +350,16 @@ class Encoder(nn.Module):
             return self.backbone(
                 input_ids=input_ids, attention_mask=attention_mask, position_ids=positions, use_cache=False
             ).last_hidden_state
-        packed = PackedContext(layout, self.config.attention == "causal", self.requested_backend)
+        row = layout.filled(rounded(layout.tokens, ROW_PARTS)) if fill else layout
+        ids = F.pad(unpad(input_ids, layout), (0, row.tokens - layout.tokens))
+        packed = PackedContext(row, self.config.attention == "causal", self.requested_backend)
         states = self.backbone(
-            input_ids=unpad(input_ids, layout).unsqueeze(0),
-            position_ids=layout.position_ids.unsqueeze(0),
+            input_ids=ids.unsqueeze(0),
+            position_ids=row.position_ids.unsqueeze(0),
             use_cache=False,
             packed=packed,
         ).last_hidden_state
-        return repad(states.squeeze(0), layout)
+        return repad(states.squeeze(0)[: layout.tokens], layout)
 
     def forward(
         self,
@@ -372,7 +380,8 @@ class Encoder(nn.Module):
         Returns:
             Logits `[B, num_labels]`, pooled vectors `[B, D]`, and the mean loss if labels are given.
         """
-        pooled = self.pooler(self.encode_tokens(input_ids, attention_mask), attention_mask)
+        states = self.encode_tokens(input_ids, attention_mask, fill=input_ids.device.type == "cpu")
+        pooled = self.pooler(states, attention_mask)
         logits = self.head(pooled)
         loss = None if labels is None else self.loss(logits, labels, lists=lists)
         return EncoderOutput(loss=loss, logits=logits, pooled=pooled)

@@ -7,7 +7,7 @@ The packed layout lays all real tokens of a batch in one row, text after text, w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -35,13 +35,40 @@ class PackedLayout:
 
     @property
     def tokens(self) -> int:
-        """Real tokens in the batch, `T`."""
-        return self.indices.numel()
+        """Tokens in the packed row, `T`."""
+        return self.position_ids.numel()
 
     @property
     def max_length(self) -> int:
         """Length of the longest text."""
         return max(self.lengths)
+
+    def filled(self, tokens: int) -> PackedLayout:
+        """The same with a text of no meaning behind the others, so that the row has `tokens` tokens.
+
+        It has no place in the padded batch: `repad` takes the tokens before it.
+        """
+        more = tokens - self.tokens
+        if more == 0:
+            return self
+        offset = self.cu_seqlens.new_tensor([tokens])
+        positions = torch.arange(more, device=self.position_ids.device)
+        return replace(
+            self,
+            cu_seqlens=torch.cat([self.cu_seqlens, offset]),
+            position_ids=torch.cat([self.position_ids, positions]),
+            lengths=(*self.lengths, more),
+        )
+
+
+def rounded(tokens: int, parts: int) -> int:
+    """The next of few numbers of tokens: at most one in `parts`, or 7 tokens, more.
+
+    oneDNN compiles matrix products for each shape that it meets and keeps a thousand of them, nearly a
+    megabyte each.
+    """
+    step = max(8, 2 ** (tokens.bit_length() - 1) // parts)
+    return -(-tokens // step) * step
 
 
 def pack(attention_mask: Tensor) -> PackedLayout:

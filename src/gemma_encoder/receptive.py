@@ -129,7 +129,7 @@ def receptive_field(
             layer.register_forward_hook(measure(i), with_kwargs=True) for i, layer in enumerate(layers)
         ]
         try:
-            encoder.encode_tokens(**probe.batch)
+            encoder.encode_tokens(probe.batch["input_ids"], probe.batch["attention_mask"])
         finally:
             for handle in handles:
                 handle.remove()

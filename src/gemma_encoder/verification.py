@@ -201,7 +201,7 @@ def _states(encoder: Encoder, batch: dict[str, Tensor]) -> list[Tensor]:
 
     handles = [layer.register_forward_hook(keep) for layer in decoder_layers(encoder.backbone)]
     try:
-        found.append(encoder.encode_tokens(**batch)[real])
+        found.append(encoder.encode_tokens(batch["input_ids"], batch["attention_mask"])[real])
     finally:
         for handle in handles:
             handle.remove()

@@ -53,8 +53,8 @@ def texts_see_each_other(**options) -> Encoder:
     encoder = make(**options)
     attend = encoder.encode_tokens
 
-    def leak(ids, mask):
-        states = attend(ids, mask)
+    def leak(ids, mask, **options):
+        states = attend(ids, mask, **options)
         return states + 0.1 * states[:1, :1]  # of the first text's first column
 
     encoder.encode_tokens = leak

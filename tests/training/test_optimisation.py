@@ -197,8 +197,8 @@ def test_bf16_trains_float32_weights_and_is_judged_in_bf16(tmp_path, monkeypatch
     encoder, seen = encoder_of(), set()
     states = encoder.encode_tokens
 
-    def look(input_ids, attention_mask):
-        hidden = states(input_ids, attention_mask)
+    def look(input_ids, attention_mask, **options):
+        hidden = states(input_ids, attention_mask, **options)
         seen.add((encoder.training, torch.is_autocast_enabled("cpu")))
         return hidden
 
