@@ -1,94 +1,209 @@
-"""Training tokens/s: the packed layout against the padded layout of the same model.
+"""Training tokens/s, whole steps: packed, padded, and Hugging Face's own Trainer and classifier.
 
     python -m benchmarks.training_speed --data-dir DATA
 
-A step is forward, backward, clipping and AdamW on one random batch of real pairs. In each round both layouts
-take the same batch. Only real tokens count, so the rates compare the same work. float32 is plain float32;
-bfloat16 is what training uses: float32 weights under autocast. As by default in training, the token
-embeddings are frozen.
+Contenders, each a real run of its Trainer on rows of the same token ids:
+
+    packed           this package: packed layout, cut by token budget
+    padded           this package, padded layout through stock attention
+    HF Trainer       AutoModelForSequenceClassification (causal, last token), padded to the longest row
+    HF, by length    the same, with batches of rows of similar length
+
+A step is collation, forward, backward, clipping and AdamW. In each round every contender takes `--steps`
+steps behind one that isn't timed; rows are drawn with the round's seed, the same for all but the last
+contender. Only real tokens count. float32 is plain float32; bfloat16 is what training uses: float32 weights
+under autocast.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import random
 import sys
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from functools import partial
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from statistics import median
 from typing import Any
 
 import torch
 from torch import Tensor
-
-from gemma_encoder.decoders import Decoder
-from gemma_encoder.encoder import Encoder, Layout
-from gemma_encoder.speed.report import machine
-from gemma_encoder.text import TextConfig
-from gemma_encoder.training.parameters import set_trainable
-
-from .common import (
-    DTYPES,
-    Comparison,
-    add_common_options,
-    add_data_dir,
-    exit_status,
-    interleave,
-    pair_data,
-    parse,
-    report,
+from transformers import (
+    AutoModelForSequenceClassification,
+    DataCollatorWithPadding,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
 )
 
+from gemma_encoder.cli.common import quiet_libraries
+from gemma_encoder.decoders import load_decoder
+from gemma_encoder.encoder import Encoder, Layout
+from gemma_encoder.speed.report import machine
+from gemma_encoder.tasks import TaskData
+from gemma_encoder.text import TextConfig
+from gemma_encoder.training.arguments import EncoderTrainingArguments
+from gemma_encoder.training.collation import TokenizedRows
+from gemma_encoder.training.parameters import set_trainable
+from gemma_encoder.training.trainer import EncoderTrainer
+
+from .common import Comparison, add_common_options, add_data_dir, exit_status, pair_data, parse, report
+
 LAYOUTS: tuple[Layout, ...] = ("packed", "padded")
+STOCK, BY_LENGTH = "HF Trainer", "HF, by length"
 TOLERANCE = 1e-3
 
 
-def main(argv: Sequence[str] | None = None, *, decoder: Decoder | None = None) -> dict[str, Any]:
-    """Run the benchmark; `decoder` replaces `--model`."""
-    parser = argparse.ArgumentParser(prog="training_speed", description=__doc__)
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(
+        prog="training_speed", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add_common_options(parser)
     add_data_dir(parser)
     parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=4, help="timed steps of a contender in a round")
+    parser.add_argument("--train-embeddings", action="store_true", help="train the token embeddings, too")
     options = parse(parser, argv)
+    quiet_libraries()
 
     data, source = pair_data(options.data_dir)
-    text = TextConfig(template=data.task.template)
-    encoder = Encoder.from_decoder(
-        decoder or options.model, verify=False, seed=options.seed, text=text, labels=data.task.labels
-    ).to(options.device)
-    set_trainable(encoder, "full")
-    batches = _batches(encoder, data.train, options.batch_size, options.rounds, options.seed)
-    real = [int(batch["attention_mask"].sum()) for batch in batches]
-    area = [batch["attention_mask"].numel() for batch in batches]
-
-    difference = _layouts_agree(encoder, batches[0])
-    comparisons = [_compare(encoder, batches, real, dtype, options.device) for dtype in options.dtypes]
+    runs = _Runs(options, data)
+    difference = layouts_agree(runs.encoder, runs.batch())
+    comparisons = [each for dtype in options.dtypes for each in _compare(runs, dtype)]
     facts = {
-        "model": encoder.config.decoder,
-        "attention, pooling": f"{encoder.config.attention}, {encoder.config.pooling.kind}",
-        "data": f"{source}, {options.batch_size} rows a batch, {sum(real) / len(real):,.0f} real tokens each",
-        "padding in the padded layout": f"{1 - sum(real) / sum(area):.0%}",
-        "largest difference of scores in float32, share of their spread": f"{difference:.1e}",
+        "model": runs.encoder.config.decoder,
+        "attention, pooling": f"{runs.encoder.config.attention}, {runs.encoder.config.pooling.kind}",
+        "token embeddings": "trained" if options.train_embeddings else "frozen, in all contenders",
+        "data": f"{source}, {options.batch_size} rows a step, {options.steps} steps a round",
+        "padding": "; ".join(f"{name} {share:.0%}" for name, share in runs.padding().items()),
+        "largest difference of our layouts' scores in float32, share of their spread": f"{difference:.1e}",
         "machine": machine(options.device),
     }
-    return report("Training speed, packed against padded", facts, comparisons, options.out)
+    return report("Training speed", facts, comparisons, options.out)
 
 
-def _batches(encoder: Encoder, rows: Any, size: int, count: int, seed: int) -> list[dict[str, Tensor]]:
-    """Random batches, as a shuffled epoch gives them."""
-    order = random.Random(seed).sample(range(len(rows)), min(size * count, len(rows)))
-    batches = []
-    for number in range(count):
-        start = number * size % max(1, len(order) - size + 1)
-        chosen = rows.select(order[start : start + size])
-        pairs = list(zip(chosen["text"], chosen["text_pair"], strict=True))
-        batch = encoder.collate(encoder.tokenize(pairs).input_ids)
-        batches.append(batch | {"labels": torch.tensor(chosen["label"], device=encoder.device)})
-    return batches
+class _Runs:
+    """Runs of the contenders, on the same weights from one to the next.
+
+    Attributes:
+        encoder: Ours.
+        contenders: A function each that trains a round in a precision and gives tokens/s.
+    """
+
+    def __init__(self, options: argparse.Namespace, data: TaskData) -> None:
+        self.options, self.data = options, data
+        decoder = load_decoder(options.model)
+        folder = str(decoder.backbone.config._name_or_path)
+        labels = len(data.task.labels)
+        self.stock = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=labels)
+        self.stock.config.pad_token_id = decoder.tokenizer.pad_token_id
+        if not options.train_embeddings:
+            self.stock.get_input_embeddings().requires_grad_(False)
+        self.encoder = Encoder.from_decoder(
+            decoder,
+            verify=False,
+            seed=options.seed,
+            text=TextConfig(template=data.task.template),
+            labels=data.task.labels,
+        )
+        set_trainable(self.encoder, "full", train_embeddings=options.train_embeddings)
+        self.rows = TokenizedRows(self.encoder, data.train)
+        self.contenders: dict[str, Callable[[str, int], float]] = {
+            "packed": lambda dtype, number: self._ours("packed", dtype, number),
+            "padded": lambda dtype, number: self._ours("padded", dtype, number),
+            STOCK: lambda dtype, number: self._stock(STOCK, dtype, number),
+            BY_LENGTH: lambda dtype, number: self._stock(BY_LENGTH, dtype, number),
+        }
+        self._padding: dict[str, list[float]] = {}
+
+    def batch(self) -> dict[str, Tensor]:
+        """Some rows, padded."""
+        chosen = random.Random(0).sample(range(len(self.rows)), min(self.options.batch_size, len(self.rows)))
+        return self.encoder.collate([self.rows.input_ids[row] for row in chosen])
+
+    def padding(self) -> dict[str, float]:
+        """Share of padding in each contender's batches, median of the rounds."""
+        return {name: median(shares) for name, shares in self._padding.items()}
+
+    def _settings(self, scratch: str, dtype: str, number: int) -> dict[str, Any]:
+        return {
+            "output_dir": scratch,
+            "per_device_train_batch_size": self.options.batch_size,
+            "max_steps": self.options.steps + 1,
+            "learning_rate": 1e-6,  # small: the weights should stay those of the decoder
+            "bf16": dtype == "bfloat16",
+            "use_cpu": self.options.device == "cpu",
+            "seed": self.options.seed + number,
+            "save_strategy": "no",
+            "eval_strategy": "no",
+            "logging_strategy": "no",
+            "report_to": "none",
+            "disable_tqdm": True,
+        }
+
+    def _ours(self, layout: Layout, dtype: str, number: int) -> float:
+        self.encoder.layout = layout
+        with tempfile.TemporaryDirectory() as scratch:
+            args = EncoderTrainingArguments(
+                **self._settings(scratch, dtype, number), load_best_model_at_end=False
+            )
+            trainer = EncoderTrainer(self.encoder, args, self.data.task, self.rows, self.rows)
+            return self._timed(layout, trainer)
+
+    def _stock(self, name: str, dtype: str, number: int) -> float:
+        with tempfile.TemporaryDirectory() as scratch:
+            args = TrainingArguments(
+                **self._settings(scratch, dtype, number), **(_by_length() if name == BY_LENGTH else {})
+            )
+            ids_and_labels = zip(self.rows.input_ids, self.rows.labels.tolist(), strict=True)
+            trainer = Trainer(
+                self.stock,
+                args,
+                train_dataset=[{"input_ids": ids, "label": label} for ids, label in ids_and_labels],
+                data_collator=DataCollatorWithPadding(self.encoder.tokenizer),
+            )
+            return self._timed(name, trainer)
+
+    def _timed(self, name: str, trainer: Trainer) -> float:
+        clock, collate = _Clock(), trainer.data_collator
+        areas: list[tuple[int, int]] = []
+
+        def counting(items: Any) -> Any:
+            batch = collate(items)
+            areas.append((int(batch["attention_mask"].sum()), batch["attention_mask"].numel()))
+            return batch
+
+        trainer.data_collator = counting
+        trainer.add_callback(clock)
+        trainer.train()
+        tokens, area = (sum(column) for column in zip(*areas[1 : self.options.steps + 1], strict=True))
+        self._padding.setdefault(name, []).append(0.0 if name == "packed" else 1 - tokens / area)
+        return tokens / clock.seconds
 
 
-def _layouts_agree(encoder: Encoder, batch: dict[str, Tensor]) -> float:
+class _Clock(TrainerCallback):
+    """From the end of the first step to the end of the last."""
+
+    def __init__(self) -> None:
+        self.began = self.seconds = 0.0
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if torch.accelerator.is_available():
+            torch.accelerator.synchronize()
+        if state.global_step == 1:
+            self.began = time.perf_counter()
+        self.seconds = time.perf_counter() - self.began
+
+
+def _by_length() -> dict[str, Any]:
+    """The option's name changed in transformers 5."""
+    old = any(field.name == "group_by_length" for field in fields(TrainingArguments))
+    return {"group_by_length": True} if old else {"train_sampling_strategy": "group_by_length"}
+
+
+def layouts_agree(encoder: Encoder, batch: dict[str, Tensor]) -> float:
     """Largest difference of the layouts' scores, as a share of their spread; raises if they disagree."""
     encoder.eval()
     logits: dict[str, Tensor] = {}
@@ -102,40 +217,17 @@ def _layouts_agree(encoder: Encoder, batch: dict[str, Tensor]) -> float:
     return difference
 
 
-def _compare(
-    encoder: Encoder, batches: Sequence[dict[str, Tensor]], real: Sequence[int], dtype: str, device: str
-) -> Comparison:
-    trained = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=1e-6)  # small: the weights should stay those of the decoder
-    encoder.train()
-
-    def step(layout: Layout, batch: dict[str, Tensor]) -> None:
-        encoder.layout = layout
-        with _precision(dtype, device):
-            loss = encoder(**batch).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
-    rates: dict[Layout, list[float]] = {layout: [] for layout in LAYOUTS}
-    for layout in LAYOUTS:
-        step(layout, batches[0])  # warm-up: memory, kernels, optimizer state
-    for number, batch in enumerate(batches):
-        contenders = {layout: partial(step, layout, batch) for layout in LAYOUTS}
-        for layout, taken in interleave(contenders, number, device).items():
-            rates[layout].append(real[number] / taken)
-        print(
-            f"{dtype} round {number + 1}: "
-            + ", ".join(f"{k} {v[-1]:,.1f} tokens/s" for k, v in rates.items())
-        )
-    return Comparison(dtype, "tokens/s", ("packed", rates["packed"]), ("padded", rates["padded"]))
-
-
-def _precision(dtype: str, device: str) -> AbstractContextManager[object]:
-    if dtype == "float32":
-        return contextlib.nullcontext()
-    return torch.autocast(torch.device(device).type, dtype=DTYPES[dtype])
+def _compare(runs: _Runs, dtype: str) -> list[Comparison]:
+    rates: dict[str, list[float]] = {name: [] for name in runs.contenders}
+    order, draw = list(rates), random.Random(0)
+    for number in range(runs.options.rounds):
+        draw.shuffle(order)
+        for name in order:
+            rates[name].append(runs.contenders[name](dtype, number))
+        last = ", ".join(f"{name} {each[-1]:,.1f} tokens/s" for name, each in rates.items())
+        print(f"{dtype} round {number + 1}: {last}", flush=True)
+    packed = ("packed", rates.pop("packed"))
+    return [Comparison(dtype, "tokens/s", packed, other) for other in rates.items()]
 
 
 if __name__ == "__main__":

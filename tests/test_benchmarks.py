@@ -36,19 +36,28 @@ from gemma_encoder.text import TextConfig
 TINY = ["--model", "unused", "--rounds", "2", "--device", "cpu"]
 
 
-def test_training_speed_compares_both_layouts(tmp_path):
+@pytest.mark.parametrize("more", [[], ["--train-embeddings"]])
+def test_training_speed_runs_every_trainer(decoder_folder, tmp_path, more):
     out = tmp_path / "deep" / "training.json"
     training_speed.main(
-        [*TINY, "--batch-size", "3", "--dtypes", "float32", "bfloat16", "--out", str(out)],
-        decoder=tiny_decoder("gemma3"),
+        [
+            *("--model", str(decoder_folder), "--device", "cpu", "--rounds", "2", "--steps", "2"),
+            *("--batch-size", "3", "--dtypes", "float32", "bfloat16", "--out", str(out), *more),
+        ]
     )
     result = json.loads(out.read_text())
-    assert [each["dtype"] for each in result["comparisons"]] == ["float32", "bfloat16"]
+    others = ["padded", "HF Trainer", "HF, by length"]
+    assert [(each["dtype"], each["reference"]["name"]) for each in result["comparisons"]] == [
+        (dtype, name) for dtype in ("float32", "bfloat16") for name in others
+    ]
     for each in result["comparisons"]:
-        packed, padded = each["ours"], each["reference"]
-        assert (packed["name"], padded["name"]) == ("packed", "padded")
-        ratios = [a / b for a, b in zip(packed["all"], padded["all"], strict=True)]
+        packed, other = each["ours"], each["reference"]
+        assert packed["name"] == "packed" and min(packed["all"] + other["all"]) > 0
+        ratios = [a / b for a, b in zip(packed["all"], other["all"], strict=True)]
         assert each["ratio"] == {"median": median(ratios), "min": min(ratios), "max": max(ratios)}
+    assert result["token embeddings"].startswith("trained" if more else "frozen")
+    shares = dict(part.rsplit(" ", 1) for part in result["padding"].split("; "))
+    assert shares["packed"] == "0%" and shares["padded"] == shares["HF Trainer"] != "0%"
 
 
 def test_scoring_speed_goes_through_its_workloads(collection, tmp_path):
@@ -104,7 +113,7 @@ def test_mixed_lengths_are_spread_over_doublings():
 def test_a_layout_that_computes_something_else_is_refused(monkeypatch):
     encoder = Encoder.from_decoder(tiny_decoder("llama"), seed=0, verify=False)
     batch = encoder.collate(encoder.tokenize(["a good film", "the river bank"]).input_ids)
-    assert training_speed._layouts_agree(encoder, batch) < 1e-4
+    assert training_speed.layouts_agree(encoder, batch) < 1e-4
     stock = encoder.encode_tokens
     wrong = {"packed": 1.0, "padded": -1.0}
 
@@ -113,7 +122,7 @@ def test_a_layout_that_computes_something_else_is_refused(monkeypatch):
 
     monkeypatch.setattr(encoder, "encode_tokens", flipped)
     with pytest.raises(AssertionError, match="layouts disagree"):
-        training_speed._layouts_agree(encoder, batch)
+        training_speed.layouts_agree(encoder, batch)
 
 
 def test_scores_that_differ_are_refused():
