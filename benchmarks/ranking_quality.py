@@ -53,6 +53,7 @@ class Trial:
         documents: Documents seen in all.
         step_documents: Documents of an optimiser step, about: a step has whole lists.
         warm_up_rows: Pairs of STS-B learnt before the lists.
+        dtype: Type of the weights when the candidates of 2019 are scored.
     """
 
     model: str
@@ -64,6 +65,7 @@ class Trial:
     learning_rate: float
     step_documents: int
     warm_up_rows: int = 0
+    dtype: str = "float32"
 
     @property
     def labels(self) -> str:
@@ -74,7 +76,7 @@ class Trial:
     def name(self) -> str:
         """A folder name."""
         parts = [self.model, *(self.loss, self.list_size, self.arm, f"{self.learning_rate:g}")]
-        parts += [self.documents, self.step_documents, self.warm_up_rows, self.seed]
+        parts += [self.documents, self.step_documents, self.warm_up_rows, self.dtype, self.seed]
         return file_name(parts)
 
     @property
@@ -130,6 +132,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--learning-rate", type=float, default=2e-5)
     parser.add_argument("--warm-up-rows", type=int, default=0, help="pairs of STS-B to learn first")
     parser.add_argument("--glue-dir", type=Path, help="folder with STS-B, for --warm-up-rows")
+    parser.add_argument(
+        "--dtype", default="float32", choices=["float32", "bfloat16"], help="to score 2019 in"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="trials at once, which share the cores")
     parser.add_argument("--work", type=Path, default=Path("runs/ranking"), help="for lists, logs and weights")
     options = parser.parse_args(argv)
@@ -139,7 +144,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             parser.error("--data-dir is needed")
         if options.warm_up_rows and not options.glue_dir:
             parser.error("--warm-up-rows needs --glue-dir")
-        budget = (options.documents, options.learning_rate, options.step_documents, options.warm_up_rows)
+        names = ("documents", "learning_rate", "step_documents", "warm_up_rows", "dtype")
+        budget = [getattr(options, name) for name in names]
         trials = [
             Trial(options.model, loss, size, arm, seed, *budget)
             for seed in options.seeds
@@ -170,7 +176,7 @@ def run(trial: Trial, data: Path, glue: Path, work: Path) -> dict[str, Any]:
     gemma_encoder(
         [
             *("rank", "--model", str(model), "--collection", str(test), "--run", str(bm25)),
-            *("--depth", str(DEPTH), "--output", str(out), "--overwrite"),
+            *("--depth", str(DEPTH), "--dtype", trial.dtype, "--output", str(out), "--overwrite"),
         ],
         log,
     )
@@ -239,10 +245,10 @@ def table(results: dict[Trial, dict[str, Any]]) -> str:
     """
     of_setting: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
     for trial, record in results.items():
-        budget = (trial.warm_up_rows, trial.documents, f"{trial.learning_rate:g}")
+        budget = (trial.warm_up_rows, trial.documents, f"{trial.learning_rate:g}", trial.dtype)
         of_setting[(trial.model, trial.arm, trial.loss, trial.list_size, *budget)].append(record)
     titles = (
-        "model, arm, loss, list, pairs before, documents, learning rate, seeds, nDCG@10, "
+        "model, arm, loss, list, pairs before, documents, learning rate, scored in, seeds, nDCG@10, "
         "interval over queries (first seed), against BM25, p, RR@10, AP"
     )
     rows = []
