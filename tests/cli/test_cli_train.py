@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from dataclasses import asdict, fields
 
@@ -135,6 +136,14 @@ def test_dry_run_says_the_plan_and_writes_nothing(run, command, tmp_path):
         "tokens per text",
     ):
         assert fact in printed, printed
+
+
+def test_a_dry_run_counts_the_embeddings_that_would_train(run, command, tmp_path):
+    planned = [run(*command, "--dry_run", *more)[1] for more in ([], ["--train_embeddings"])]
+    frozen, trained = (int(re.search(r"full: ([\d,]+)", each)[1].replace(",", "")) for each in planned)
+    assert run(*command, "--train_embeddings")[0] == 0
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert frozen < trained == record["parameters"]["trained"]
 
 
 def test_an_interrupted_run_resumes_to_the_same_weights(run, refused, command, tmp_path, monkeypatch):

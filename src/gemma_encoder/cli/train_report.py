@@ -27,6 +27,7 @@ def print_plan(
     from ..decoders import describe_decoder
     from ..evaluation.evaluate import texts
     from ..ranking.learning import TrainingLists
+    from ..training.embeddings import occurring
     from ..training.parameters import add_lora, set_trainable
 
     task = data.task
@@ -38,6 +39,10 @@ def print_plan(
         add_lora(encoder, args)
     set_trainable(encoder, args.tune, train_embeddings=args.train_embeddings)
     trained = sum(p.numel() for p in encoder.parameters() if p.requires_grad)
+    if args.train_embeddings and lists is None:
+        table: Any = encoder.stock_backbone.get_input_embeddings().weight
+        ids = encoder.tokenize([*texts(data.train), *texts(data.validation)]).input_ids
+        trained -= (len(table) - len(occurring(encoder, ids))) * table.shape[1]
     facts: dict[str, Any] = {
         "model": options.model,
         "decoder": describe_decoder(encoder.config.decoder),

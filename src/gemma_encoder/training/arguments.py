@@ -62,7 +62,7 @@ class EncoderTrainingArguments(TrainingArguments):
         tune: What is trained besides pooler and head: `full` = the backbone, `lora` = adapters on it, `head`
             = nothing.
         train_embeddings: Whether `full` also trains the token embeddings (most of a small Gemma's
-            parameters).
+            parameters): those of the tokens that occur in the rows, or in drawn lists all.
         head_learning_rate: Of pooler and head, that of the backbone if None.
         lora_r: Rank of LoRA updates.
         lora_alpha: Their scale is `lora_alpha / lora_r`.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,8 @@ from ..tasks import TaskData
 from ..tasks.base import CANDIDATE, GROUP
 from .arguments import EncoderTrainingArguments
 from .checkpoint_folder import checkpoint_folder, delete_checkpoints, last_checkpoint, make_folder
-from .collation import TokenizedRows, TrainingItems
+from .collation import Lists, TokenizedRows, TrainingItems
+from .embeddings import only_rows_of
 from .parameters import add_lora, set_trainable
 from .run_record import hardware, now, peak_memory, resolved_arguments, versions, write_run
 from .trainer import EncoderTrainer
@@ -130,7 +131,8 @@ def train(
     if args.early_stopping_patience is not None:
         trainer.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
     try:
-        with _no_cudnn_attention():
+        with _no_cudnn_attention(), _embeddings(encoder, args, train_items, validation_rows):
+            run["parameters"] = _count(encoder)
             if resume and trainer.had_stopped_early(str(found)):
                 trainer.finish_from(str(found))
             else:
@@ -275,6 +277,16 @@ def _training_items(encoder: Encoder, data: TaskData, seed: int) -> TrainingItem
     if encoder.config.problem_type == "regression":
         _standardise(encoder, rows.labels)
     return rows.in_lists() if encoder.config.problem_type == "ranking" else rows
+
+
+def _embeddings(
+    encoder: Encoder, args: EncoderTrainingArguments, train_items: TrainingItems, validation: TokenizedRows
+) -> AbstractContextManager[None]:
+    """What makes trained token embeddings small, where all texts are known: not if lists are drawn."""
+    rows = train_items.rows if isinstance(train_items, Lists) else train_items
+    if not args.train_embeddings or not isinstance(rows, TokenizedRows):
+        return nullcontext()
+    return only_rows_of(encoder, [*rows.input_ids, *validation.input_ids])
 
 
 def _standardise(encoder: Encoder, targets: torch.Tensor) -> None:

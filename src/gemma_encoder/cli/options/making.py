@@ -136,7 +136,7 @@ class TrainingOptions:
             only.
         eval_max_tokens: The same while evaluating.
         tune: What learns besides pooler and head: all of the backbone, LoRA adapters on it, or nothing.
-        train_embeddings: With full, train the token embeddings too (most of a small Gemma's parameters).
+        train_embeddings: With full, train the embeddings of the rows' tokens too.
         lora_r: Rank of LoRA updates.
         lora_alpha: Their scale is lora_alpha / lora_r.
         lora_dropout: Dropout in front of them.
