@@ -34,7 +34,8 @@ def machine(device: str) -> str:
     versions = ", ".join(f"{name} {_version(name)}" for name in _PACKAGES)
     if torch.device(device).type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, {versions}"
-    return f"{_processor()}, {torch.get_num_threads()} threads, {versions}"
+    threads = torch.get_num_threads()
+    return f"{_processor()}, {threads} thread{'s' * (threads > 1)}, {versions}"
 
 
 def _version(name: str) -> str:
