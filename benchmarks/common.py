@@ -15,7 +15,7 @@ import torch
 
 from gemma_encoder.errors import DataError, GemmaEncoderError
 from gemma_encoder.memory import keep_freed_memory
-from gemma_encoder.speed.measuring import seconds
+from gemma_encoder.speed.measuring import interleave
 from gemma_encoder.tasks import TaskData, load_task
 
 SIDES = ("ours", "reference")
@@ -74,12 +74,6 @@ def pair_data(data_dir: str | None) -> tuple[TaskData, str]:
         return load_task("wnli", source="bundled"), "WNLI (bundled; give --data-dir for MRPC)"
 
 
-def text_rows(rows: Any, texts_of: Sequence[int]) -> list[tuple[str, str]]:
-    """Pairs of texts at these places of a dataset."""
-    chosen = rows.select(texts_of)
-    return list(zip(chosen["text"], chosen["text_pair"], strict=True))
-
-
 @dataclass(frozen=True)
 class Comparison:
     """Rates of two contenders that were timed in turn, round by round.
@@ -113,16 +107,6 @@ class Comparison:
     def _side(self, name: str, rates: list[float]) -> dict[str, Any]:
         also = {unit: convert(median(rates)) for unit, convert in self.also.items()}
         return {"name": name, "median": median(rates), "all": rates, **({"also": also} if also else {})}
-
-
-def interleave(
-    contenders: dict[str, Callable[[], object]], round_number: int, device: str
-) -> dict[str, float]:
-    """Time every contender once, in an order that turns round each round, so that none is favoured."""
-    names = list(contenders)
-    if round_number % 2:
-        names.reverse()
-    return {name: seconds(contenders[name], device) for name in names}
 
 
 def rates_of(

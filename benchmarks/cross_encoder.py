@@ -14,7 +14,7 @@ from sentence_transformers import CrossEncoder
 from gemma_encoder.decoders import Decoder
 from gemma_encoder.encoder import Encoder
 from gemma_encoder.scoring import DEFAULT_MAX_TOKENS
-from gemma_encoder.speed.measuring import TOLERANCES
+from gemma_encoder.speed.measuring import largest_difference
 from gemma_encoder.speed.report import machine
 from gemma_encoder.tasks import Task
 from gemma_encoder.text import TextConfig
@@ -81,11 +81,4 @@ def settings_of(options: argparse.Namespace, differences: Sequence[float]) -> di
 
 def scores_agree(ours: np.ndarray, theirs: np.ndarray, dtype: str) -> float:
     """Largest difference as a share of the scores' standard deviation; raises beyond the tolerances."""
-    differences = np.abs(ours - theirs) / theirs.std()
-    largest, typical = float(differences.max()), float(np.sqrt(np.square(differences).mean()))
-    if not (largest < TOLERANCES[dtype][0] and typical < TOLERANCES[dtype][1]):
-        raise AssertionError(
-            f"the scores disagree in {dtype}: largest difference {largest:.2g} of their spread, "
-            f"root mean square {typical:.2g}"
-        )
-    return largest
+    return largest_difference(ours, theirs, theirs.std(), dtype, "the scores disagree")

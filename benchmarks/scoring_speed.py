@@ -28,10 +28,9 @@ from gemma_encoder.ranking.collection import Corpus, find_file, read_queries
 from gemma_encoder.ranking.run_lists import RunLists
 from gemma_encoder.speed.contenders import CONTENDERS, Settings
 from gemma_encoder.speed.measuring import Speed, measure
-from gemma_encoder.speed.report import facts, figure, table
+from gemma_encoder.speed.report import facts, table, write_figure
 from gemma_encoder.tasks import load_task
 from gemma_encoder.text import TextConfig
-from gemma_encoder.whole_files import whole_file
 
 from .common import add_common_options, add_data_dir, exit_status, pair_data, parse
 
@@ -134,10 +133,8 @@ def _shown(name: str, speed: Speed, settings: Settings, plot: Path | None) -> di
     said = facts(speed, settings)
     print_facts(f"\n{name}", said)
     print_table("", table(speed))
-    drawn = figure(speed) if plot else None
-    if plot and drawn:
-        with whole_file(plot.with_name(f"{plot.stem}-{name}.svg")) as file:
-            file.write(drawn.encode())
+    if plot:
+        write_figure(speed, plot.with_name(f"{plot.stem}-{name}.svg"))
     return {**said, "table": speed.table(), "measured": asdict(speed)}
 
 

@@ -23,7 +23,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 from statistics import median
 from typing import Any
 
@@ -154,8 +153,9 @@ class _Runs:
 
     def _stock(self, name: str, dtype: str, number: int) -> float:
         with tempfile.TemporaryDirectory() as scratch:
+            sampling = "group_by_length" if name == BY_LENGTH else "random"
             args = TrainingArguments(
-                **self._settings(scratch, dtype, number), **(_by_length() if name == BY_LENGTH else {})
+                **self._settings(scratch, dtype, number), train_sampling_strategy=sampling
             )
             ids_and_labels = zip(self.rows.input_ids, self.rows.labels.tolist(), strict=True)
             trainer = Trainer(
@@ -195,12 +195,6 @@ class _Clock(TrainerCallback):
         if state.global_step == 1:
             self.began = time.perf_counter()
         self.seconds = time.perf_counter() - self.began
-
-
-def _by_length() -> dict[str, Any]:
-    """The option's name changed in transformers 5."""
-    old = any(field.name == "group_by_length" for field in fields(TrainingArguments))
-    return {"group_by_length": True} if old else {"train_sampling_strategy": "group_by_length"}
 
 
 def layouts_agree(encoder: Encoder, batch: dict[str, Tensor]) -> float:

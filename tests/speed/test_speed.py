@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from gemma_encoder import Encoder
+from gemma_encoder import Encoder, machine
 from gemma_encoder.errors import ConfigError
-from gemma_encoder.speed import alone, measuring
+from gemma_encoder.speed import measuring
 from gemma_encoder.speed.alone import Alone, run_alone
 from gemma_encoder.speed.contenders import CONTENDERS, OURS, Settings
 from gemma_encoder.speed.limit import Products
@@ -102,8 +102,8 @@ def test_a_process_of_its_own(folder):
 
 
 def test_memory_is_read_where_there_is_no_proc(monkeypatch, tmp_path):
-    monkeypatch.setattr(alone, "Path", lambda name: tmp_path / "none")
-    assert alone._resident_peak() > 2**10
+    monkeypatch.setattr(machine, "Path", lambda name: tmp_path / "none")
+    assert machine.peak_memory()["host_bytes"] > 2**10
 
 
 MEASURED = Speed(

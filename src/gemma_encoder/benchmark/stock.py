@@ -28,6 +28,7 @@ from ..decoders import load_decoder, quiet
 from ..evaluation.evaluate import texts
 from ..evaluation.metrics import compute_metrics, higher_is_better
 from ..losses import loss_for
+from ..machine import hardware, peak_memory, versions
 from ..tasks import Split, Task, TaskData
 from ..tasks.base import GROUP
 from ..text import TextConfig, TextTokenizer
@@ -35,7 +36,6 @@ from ..training.arguments import EncoderTrainingArguments
 from ..training.callbacks import Throughput, seconds_since
 from ..training.checkpoint_folder import checkpoint_folder, last_checkpoint
 from ..training.collation import Lists
-from ..training.run_record import hardware, peak_memory, versions
 from .plan import Plan
 
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
 from ..json_files import write_json
-from ..whole_files import whole_file
 from .common import (
     check_writable,
     note,
@@ -36,7 +35,7 @@ def run(options: BenchOptions) -> None:
     quiet_libraries()
     from ..speed.contenders import CONTENDERS, Settings
     from ..speed.measuring import measure
-    from ..speed.report import facts, figure, table
+    from ..speed.report import facts, table, write_figure
 
     device = str(pick_device(options.device))
     settings = Settings(device=device, max_tokens=options.max_tokens, batch_size=options.batch_size)
@@ -56,13 +55,8 @@ def run(options: BenchOptions) -> None:
     print_table("Medians of the rounds", table(speed))
     if options.json_out:
         write_json(options.json_out, {**said, "table": speed.table(), "measured": asdict(speed)})
-    if options.plot:
-        drawn = figure(speed)
-        if drawn is None:
-            note('no figure: pip install "gemma-encoder[figures]"')
-            return
-        with whole_file(options.plot) as file:
-            file.write(drawn.encode())
+    if options.plot and not write_figure(speed, options.plot):
+        note('no figure: pip install "gemma-encoder[figures]"')
 
 
 def _rows(options: BenchOptions) -> tuple[list[Row], str]:

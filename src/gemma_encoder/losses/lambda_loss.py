@@ -11,6 +11,8 @@ from .lists import Reduction, grades, pairs, reduced, unpadded
 
 LARGEST_GRADE = 120
 """Labels above have gains that float32, which ends below `2^128`, can't add up over a list."""
+INSTEAD = "give grades of relevance, such as 0 to 4; for a teacher's scores use margin_mse or kl"
+"""What to do about them."""
 
 
 def lambda_loss(scores: Tensor, labels: Tensor, mask: Tensor, reduction: Reduction = "mean") -> Tensor:
@@ -43,7 +45,7 @@ def lambda_loss(scores: Tensor, labels: Tensor, mask: Tensor, reduction: Reducti
     if (labels > LARGEST_GRADE).any():
         raise DataError(
             f"the lambda loss takes 2^label as gain, which overflows: a label is {labels.max().item():g}",
-            fix="give grades of relevance, such as 0 to 4; for a teacher's scores use margin_mse or kl",
+            fix=INSTEAD,
         )
     (s_i, s_j), (y_i, y_j), (mask_i, mask_j) = pairs(scores), pairs(labels), pairs(mask)
     terms = _weights(scores, labels, mask) * -F.logsigmoid(s_i - s_j)

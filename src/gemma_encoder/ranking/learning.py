@@ -14,7 +14,7 @@ from datasets import Dataset
 from ..encoder import Encoder
 from ..errors import ConfigError, DataError
 from ..losses import RankingLoss
-from ..losses.lambda_loss import LARGEST_GRADE
+from ..losses.lambda_loss import INSTEAD, LARGEST_GRADE
 from ..tasks import Split, Task, TaskData
 from .list_files import hub_lists, read_lists
 from .lists import CandidateList, JoinedLists, Lists
@@ -169,7 +169,7 @@ def check_labels(lists: Lists, loss: RankingLoss) -> str:
                 fix = "learn a teacher's scores with kl or margin_mse; write 0 for what is not relevant"
             elif loss == "lambda" and max(labels) > LARGEST_GRADE:
                 what = f"the label {max(labels):g}, and lambda takes 2^label as gain, which overflows"
-                fix = "give grades of relevance, such as 0 to 4; for a teacher's scores use margin_mse or kl"
+                fix = INSTEAD
             if what:
                 raise DataError(
                     f"query {part[place].query_id!r} has {what}",

@@ -1,6 +1,6 @@
 """A contender in a process of its own: how long until it has scored a row, and the most memory it takes.
 
-python -m gemma_encoder.speed.alone      reads a JSON object on standard input, writes one
+The process is `python -m gemma_encoder.speed.alone`: a JSON object on standard input, one on standard output.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError, first_line
@@ -40,13 +39,7 @@ def run_alone(folder: str, name: str, rows: Sequence[Row], settings: Settings) -
     Raises:
         ConfigError: The process failed, memory for one.
     """
-    given = {
-        "folder": folder,
-        "name": name,
-        "rows": list(rows),
-        "settings": asdict(settings),
-        "at": time.time(),
-    }
+    given = {"folder": folder, "name": name, "rows": list(rows), "settings": asdict(settings)}
     process = subprocess.run(
         [sys.executable, "-m", __name__],
         input=json.dumps({**given, "at": time.time()}),
@@ -68,6 +61,7 @@ def main() -> None:
 
     keep_freed_memory()
     given = json.load(sys.stdin)
+    from ..machine import peak_memory
     from .contenders import CONTENDERS, Settings
 
     rows = [row if isinstance(row, str) else tuple(row) for row in given["rows"]]
@@ -75,32 +69,7 @@ def main() -> None:
     score(rows[:1])
     start_up = time.time() - given["at"]
     score(rows)
-    print(json.dumps(asdict(Alone(start_up, _peak_mib(given["settings"]["device"])))))
-
-
-def _peak_mib(device: str) -> float:
-    import torch
-
-    peak = _resident_peak() / 2**20
-    if torch.device(device).type == "cuda":
-        peak += torch.cuda.max_memory_allocated(device) / 2**20
-    return peak
-
-
-def _resident_peak() -> int:
-    """The most memory of this process in bytes."""
-    status = Path("/proc/self/status")
-    if status.is_file():  # Linux's `getrusage` counts what the parent had, too
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    if sys.platform == "win32":
-        import psutil
-
-        return int(psutil.Process().memory_info().peak_wset)
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
+    print(json.dumps(asdict(Alone(start_up, sum(peak_memory().values()) / 2**20))))
 
 
 if __name__ == "__main__":

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import io
-import platform
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ..machine import hardware, versions
+from ..whole_files import whole_file
 from .contenders import OURS, Settings
 from .measuring import Speed
-
-_PACKAGES = ("torch", "transformers", "sentence-transformers")
 
 
 def facts(speed: Speed, settings: Settings) -> dict[str, str]:
@@ -31,27 +29,12 @@ def facts(speed: Speed, settings: Settings) -> dict[str, str]:
 
 def machine(device: str) -> str:
     """Processor or GPU, threads and versions, in a line."""
-    versions = ", ".join(f"{name} {_version(name)}" for name in _PACKAGES)
+    found = versions(("torch", "transformers", "sentence-transformers"))
+    packages = ", ".join(f"{name} {number}" for name, number in found.items() if name != "python")
     if torch.device(device).type == "cuda":
-        return f"{torch.cuda.get_device_name(device)}, {versions}"
-    threads = torch.get_num_threads()
-    return f"{_processor()}, {threads} thread{'s' * (threads > 1)}, {versions}"
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "(not installed)"
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+        return f"{torch.cuda.get_device_name(device)}, {packages}"
+    parts = hardware()
+    return f"{parts['cpu']}, {parts['threads']} thread{'s' * (parts['threads'] > 1)}, {packages}"
 
 
 def table(speed: Speed) -> list[dict[str, str]]:
@@ -72,6 +55,16 @@ def _in_words(row: Mapping[str, Any]) -> dict[str, str]:
     if "peak_mib" in row:
         words |= {"memory, MiB": f"{row['peak_mib']:,.0f}", "start-up, s": f"{row['start_up_seconds']:.1f}"}
     return words
+
+
+def write_figure(speed: Speed, path: str | Path) -> bool:
+    """Write the figure, whole or not at all; False without matplotlib."""
+    drawn = figure(speed)
+    if drawn is None:
+        return False
+    with whole_file(path) as file:
+        file.write(drawn.encode())
+    return True
 
 
 def figure(speed: Speed) -> str | None:

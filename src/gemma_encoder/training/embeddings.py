@@ -27,32 +27,27 @@ def only_rows_of(encoder: Encoder, texts: Sequence[Sequence[int]]) -> Iterator[N
     each number by itself. Those outside stay as they are, where weight decay would shrink them a little.
 
     Args:
-        encoder: Its whole table, with what was learnt in it, is back at the end.
+        encoder: Stays on its device inside. Its whole table, with what was learnt in it, is back at the end.
         texts: Token ids of every text that the encoder will see inside.
     """
     embedding: Any = encoder.stock_backbone.get_input_embeddings()
     whole, padding = embedding.weight.data, embedding.padding_idx
-    used = torch.tensor(occurring(encoder, texts))
-    place = torch.full((len(whole),), -1)
-    place[used] = torch.arange(len(used))
-    places = {whole.device: place.to(whole.device)}
+    used = torch.tensor(occurring(encoder, texts), device=whole.device)
+    place = torch.full((len(whole),), -1, device=whole.device)
+    place[used] = torch.arange(len(used), device=whole.device)
 
     def take(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        ids, *others = inputs
-        if ids.device not in places:
-            places[ids.device] = place.to(ids.device)
-        return places[ids.device][ids], *others
+        return place[inputs[0]], *inputs[1:]
 
     trains = embedding.weight.requires_grad
     hook = embedding.register_forward_pre_hook(take)
-    embedding.weight = nn.Parameter(whole[used.to(whole.device)], requires_grad=trains)
+    embedding.weight = nn.Parameter(whole[used], requires_grad=trains)
     embedding.num_embeddings = len(used)
     embedding.padding_idx = int(place[padding]) if padding is not None and place[padding] >= 0 else None
     try:
         yield
     finally:
-        learnt = embedding.weight.data
-        whole[used.to(whole.device)] = learnt.to(whole)
+        whole[used] = embedding.weight.data
         hook.remove()
-        embedding.weight = nn.Parameter(whole.to(learnt.device), requires_grad=trains)
+        embedding.weight = nn.Parameter(whole, requires_grad=trains)
         embedding.num_embeddings, embedding.padding_idx = len(whole), padding

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import os
-import platform
-import sys
 from dataclasses import MISSING, Field, fields
 from datetime import datetime, timezone
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import TrainingArguments
 
 from ..errors import TrainingError
@@ -20,50 +15,8 @@ from ..json_files import write_json
 from .arguments import EncoderTrainingArguments
 
 RUN_FILE = "run.json"
-_PACKAGES = ("gemma-encoder", "torch", "transformers", "peft", "accelerate", "datasets", "numpy")
 _NOT_RECORDED = ("output_dir", "report_to", "disable_tqdm", "hub_token")
 """Arguments that say where a run writes and shows things, not what it does."""
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide results."""
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
-
-
-def hardware() -> dict[str, Any]:
-    """Processor, threads and GPU."""
-    cpu = platform.processor() or platform.machine()
-    if sys.platform == "linux":
-        names = [
-            line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")
-        ]
-        cpu = names[0].partition(":")[2].strip() if names else cpu
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"cpu": cpu, "cores": os.cpu_count(), "threads": torch.get_num_threads(), "gpu": gpu}
-
-
-def peak_memory() -> dict[str, int]:
-    """Largest memory of this process so far, and of the GPU, in bytes."""
-    peak = {"host_bytes": _peak_of_process()}
-    if torch.cuda.is_available():
-        peak["gpu_bytes"] = torch.cuda.max_memory_allocated()
-    return peak
-
-
-def _peak_of_process() -> int:
-    if sys.platform == "win32":  # which has no module `resource`
-        import psutil
-
-        return int(psutil.Process().memory_info().peak_wset)
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def resolved_arguments(args: EncoderTrainingArguments) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from ..encoder import Encoder
 from ..errors import ConfigError, TrainingError, first_line
 from ..evaluation import check_metrics, higher_is_better, majority_baseline
 from ..evaluation.evaluate import label_order
+from ..machine import hardware, peak_memory, versions
 from ..scoring import is_out_of_memory
 from ..tasks import TaskData
 from ..tasks.base import CANDIDATE, GROUP
@@ -29,7 +30,7 @@ from .checkpoint_folder import checkpoint_folder, delete_checkpoints, last_check
 from .collation import Lists, TokenizedRows, TrainingItems
 from .embeddings import only_rows_of
 from .parameters import add_lora, set_trainable
-from .run_record import hardware, now, peak_memory, resolved_arguments, versions, write_run
+from .run_record import now, resolved_arguments, write_run
 from .trainer import EncoderTrainer
 
 
