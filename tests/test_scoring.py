@@ -26,6 +26,7 @@ class CountingEncoder(nn.Module):
         super().__init__()
         self.config = SimpleNamespace(num_labels=2, text=TextConfig())
         self.device = torch.device("cpu")
+        self.compile_layers = False
         self.frozen = nn.Dropout(0.5)
         self.passes: list[int] = []
         self.fail_above = fail_above

@@ -77,6 +77,8 @@ class Encoder(nn.Module):
         head: Vector to scores.
         tokenizer: The decoder's tokenizer.
         text: Texts to token ids, by template, length limit and special-token policy.
+        compile_layers: Whether scoring computes the layers by compiled code (`compiling`). If None: on a CPU,
+            from where a stream of rows has become so long that it pays.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class Encoder(nn.Module):
         *,
         layout: Layout = "packed",
         backend: BackendName | Literal["auto"] = "auto",
+        compile_layers: bool | None = None,
     ) -> None:
         """Wrap a backbone whose attention policy is set already; `from_decoder` sets it."""
         super().__init__()
@@ -101,6 +104,7 @@ class Encoder(nn.Module):
         )
         self.requested_backend = backend
         self.layout = layout
+        self.compile_layers = compile_layers
         install_dropout(self.stock_backbone, config.dropout)
 
     # -------------------------------------------------------------------------------- in and out of folders
@@ -163,6 +167,7 @@ class Encoder(nn.Module):
         device: str | torch.device | None = None,
         layout: Layout = "packed",
         backend: BackendName | Literal["auto"] = "auto",
+        compile_layers: bool | None = None,
         dropout: DropoutConfig | float | None = None,
     ) -> Encoder:
         """Load a folder written by `save_pretrained`, in eval mode.
@@ -173,6 +178,7 @@ class Encoder(nn.Module):
             device: Where to put it, the CPU if None.
             layout: `packed` or `padded`.
             backend: Attention back end to insist on, or `auto`.
+            compile_layers: See the attribute.
             dropout: Rates (or one for all) for further training, those saved if None.
 
         Raises:
@@ -185,7 +191,14 @@ class Encoder(nn.Module):
         rates = None if dropout is None else overridden(EncoderConfig(), {"dropout": dropout}).dropout
         parts = load_encoder_parts(folder, dtype)
         config = parts.config if rates is None else replace(parts.config, dropout=rates)
-        encoder = cls(parts.backbone, parts.tokenizer, config, layout=layout, backend=backend)
+        encoder = cls(
+            parts.backbone,
+            parts.tokenizer,
+            config,
+            layout=layout,
+            backend=backend,
+            compile_layers=compile_layers,
+        )
         parts.restore(encoder)
         return encoder.to(device).eval() if device is not None else encoder.eval()
 

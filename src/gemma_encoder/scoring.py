@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 
+from .compiling import CompiledLayers, compiled_layers, parameters_of_layers, why_not_compiled
 from .errors import ConfigError, GemmaEncoderError
 from .onednn import through_onednn
 from .packing import plan_batches
@@ -47,8 +48,16 @@ class Scored:
     no_room: bool = False
 
 
+WORTH_COMPILING = 3e13
+"""Floating-point operations of a stream from which its layers are compiled; about a minute of two cores."""
+
+
 def score_token_ids(
-    encoder: Encoder, ids: Sequence[Sequence[int]], max_tokens: int, budget: str = "max_tokens"
+    encoder: Encoder,
+    ids: Sequence[Sequence[int]],
+    max_tokens: int,
+    budget: str = "max_tokens",
+    layers: CompiledLayers | None = None,
 ) -> np.ndarray:
     """Score rows of token ids, in eval mode and without gradients.
 
@@ -57,6 +66,7 @@ def score_token_ids(
         ids: Token ids of each of `N` rows.
         max_tokens: Most tokens in one forward pass. Changes speed and memory, never the scores.
         budget: The option that sets `max_tokens`, for the error.
+        layers: The encoder's layers compiled, to compute by them.
 
     Returns:
         Logits, float32 `[N, num_labels]`, in the order of `ids`.
@@ -65,7 +75,7 @@ def score_token_ids(
         ConfigError: A pass doesn't fit into memory; names the option and its value.
     """
     width = encoder.config.num_labels
-    return _in_passes(encoder, ids, max_tokens, budget, width, "logits")
+    return _in_passes(encoder, ids, max_tokens, budget, width, "logits", layers)
 
 
 def pool_token_ids(encoder: Encoder, ids: Sequence[Sequence[int]], max_tokens: int) -> np.ndarray:
@@ -156,10 +166,12 @@ def _in_passes(
     budget: str,
     width: int,
     field: Literal["logits", "pooled"],
+    layers: CompiledLayers | None = None,
 ) -> np.ndarray:
     """A field of the output for each row, float32 `[N, width]`, computed pass by pass."""
     found = torch.zeros(len(ids), width, device=encoder.device)
-    with _evaluating(encoder), torch.inference_mode(), through_onednn(encoder):
+    faster = through_onednn(encoder) if layers is None else layers.in_use()
+    with _evaluating(encoder), torch.inference_mode(), faster:
         for batch in plan_batches([len(row) for row in ids], max_tokens):
             rows = [ids[row] for row in batch]
             try:
@@ -172,14 +184,27 @@ def _in_passes(
 
 
 def _stream(encoder: Encoder, rows: Iterator[Row], max_tokens: int, buffer_rows: int) -> Iterator[Scored]:
-    start = 0
+    start = behind = 0
     while buffer := list(islice(rows, buffer_rows)):
         tokens = encoder.tokenize(buffer)
-        logits = score_token_ids(encoder, tokens.input_ids, max_tokens)
+        layers = compiled_layers(encoder.backbone) if _compiles(encoder, behind) else None
+        logits = score_token_ids(encoder, tokens.input_ids, max_tokens, layers=layers)
+        behind += sum(map(len, tokens.input_ids))
         found = zip(logits, tokens.truncated, tokens.no_room, strict=True)
         for offset, (scores, truncated, no_room) in enumerate(found):
             yield Scored(start + offset, scores, truncated, no_room)
         start += len(buffer)
+
+
+def _compiles(encoder: Encoder, tokens: int) -> bool:
+    """Whether a stream goes on by compiled layers after so many tokens."""
+    if encoder.compile_layers is not None:
+        return encoder.compile_layers
+    if not tokens or encoder.device.type != "cpu" or encoder.layout != "packed":
+        return False
+    return (
+        2 * parameters_of_layers(encoder.backbone) * tokens >= WORTH_COMPILING and why_not_compiled() is None
+    )
 
 
 @contextmanager

@@ -160,7 +160,13 @@ def dropout_config(options: EncoderOptions) -> DropoutConfig | None:
     return DropoutConfig(**asdict(options.dropout))
 
 
-def load_encoder(model: str, dtype: str, device: str, dropout: DropoutConfig | None = None) -> Encoder:
+def load_encoder(
+    model: str,
+    dtype: str,
+    device: str,
+    dropout: DropoutConfig | None = None,
+    compile_layers: bool | None = None,
+) -> Encoder:
     """Load a trained folder for use, or for more training with other `dropout`.
 
     Raises:
@@ -173,7 +179,11 @@ def load_encoder(model: str, dtype: str, device: str, dropout: DropoutConfig | N
     from ..encoder import Encoder
 
     return Encoder.from_pretrained(
-        model, dtype=getattr(torch, dtype), device=pick_device(device), dropout=dropout
+        model,
+        dtype=getattr(torch, dtype),
+        device=pick_device(device),
+        compile_layers=compile_layers,
+        dropout=dropout,
     )
 
 

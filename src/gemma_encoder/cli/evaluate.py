@@ -57,7 +57,7 @@ def _evaluate_encoder(model: str, options: EvaluateOptions, compute: ComputeOpti
     if options.json_out:
         check_writable(options.json_out, "--json_out")
         refuse_existing(options.json_out, options.overwrite, "--json_out")
-    encoder = load_encoder(model, compute.dtype, compute.device)
+    encoder = load_encoder(model, compute.dtype, compute.device, compile_layers=compute.compile_layers)
     from ..decoders import describe_decoder
     from ..evaluation.evaluate import evaluate, label_order, texts
     from ..evaluation.metrics import check_metrics

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 def run(options: PredictOptions, compute: ComputeOptions) -> None:
     """Score every row of the input."""
     _check(options)
-    encoder = load_encoder(options.model, compute.dtype, compute.device)
+    encoder = load_encoder(
+        options.model, compute.dtype, compute.device, compile_layers=compute.compile_layers
+    )
     from ..tasks.formats import ReadReport
 
     report = ReadReport(skip_bad_rows=options.skip_bad_rows)

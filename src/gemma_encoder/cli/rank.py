@@ -31,7 +31,9 @@ def run(options: RankOptions, sources: CollectionOptions, compute: ComputeOption
     from ..ranking.growing_run import GrowingRun
     from ..ranking.reranking import check_encoder
 
-    encoder = load_encoder(options.model, compute.dtype, compute.device)
+    encoder = load_encoder(
+        options.model, compute.dtype, compute.device, compile_layers=compute.compile_layers
+    )
     check_encoder(encoder)
     lists: Sequence[CandidateList]
     lists = open_list_files([options.lists]) if options.lists else open_lists(sources, judged=False)

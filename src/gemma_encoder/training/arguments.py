@@ -21,6 +21,7 @@ _NOT_SUPPORTED = (
     "neftune_noise_alpha",
     "auto_find_batch_size",
     "use_liger_kernel",
+    "torch_compile",  # the whole model, packing included; `compile_layers` is for what pays
     "push_to_hub",
     "fsdp",  # processes cut batches into different numbers of passes: sharded weights would wait for ever
     "deepspeed",
@@ -58,6 +59,8 @@ class EncoderTrainingArguments(TrainingArguments):
         bf16: Autocast to bfloat16 over float32 weights; on where the machine has it in hardware.
         max_tokens: Most tokens in one forward pass while training.
         eval_max_tokens: Most tokens in one forward pass while evaluating.
+        compile_layers: Compute the layers by compiled code, which is faster and takes up to half a minute to
+            make. If None: on a CPU with a C++ compiler, if what is left after a few steps is worth it.
         ranking_loss: In ranking, which loss over a list: a key of `losses.RANKING_LOSSES`.
         tune: What is trained besides pooler and head: `full` = the backbone, `lora` = adapters on it, `head`
             = nothing.
@@ -102,6 +105,7 @@ class EncoderTrainingArguments(TrainingArguments):
 
     max_tokens: int = 2048
     eval_max_tokens: int = 4096
+    compile_layers: bool | None = None
     ranking_loss: RankingLoss = "softmax"
     tune: Tune = "full"
     train_embeddings: bool = False

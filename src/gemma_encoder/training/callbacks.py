@@ -100,12 +100,12 @@ class ProgressLines(TrainerCallback):
         }
         if scores:
             shown = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
-            self._say(f"step {state.global_step}/{state.max_steps}, epoch {state.epoch or 0:.2f}: {shown}")
+            self.say(f"step {state.global_step}/{state.max_steps}, epoch {state.epoch or 0:.2f}: {shown}")
         elif "loss" in logs:
             self.bar.set_postfix_str(f"loss {logs['loss']:.3f}, {speed}")
             if self.bar.disable:
                 left = f"{tqdm.format_interval(self._seconds_left(state))} left"
-                self._say(
+                self.say(
                     f"step {state.global_step}/{state.max_steps}: loss {logs['loss']:.3f}, {speed}, {left}"
                 )
 
@@ -125,7 +125,8 @@ class ProgressLines(TrainerCallback):
         per_step = (time.perf_counter() - self.began) / max(1, state.global_step - self.first_step)
         return per_step * (state.max_steps - state.global_step)
 
-    def _say(self, line: str) -> None:
+    def say(self, line: str) -> None:
+        """Write a line, above the bar if there is one."""
         tqdm.write(line, file=sys.stderr)
         sys.stderr.flush()
 

@@ -24,6 +24,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import SaveStrategy
 
+from ..compiling import CompiledLayers, compiled_layers, parameters_of_layers, why_not_compiled
 from ..encoder import Encoder
 from ..errors import CheckpointError, ConfigError, TrainingError, first_line
 from ..evaluation.metrics import compute_metrics
@@ -39,6 +40,11 @@ from .resuming import check_same, decisive_settings
 
 WEIGHTS_FILE = "model.safetensors"
 THROUGHPUT_FILE = "throughput.json"
+
+LOOK_AHEAD_AT = 3
+"""After so many steps it is known how many tokens a step has."""
+WORTH_COMPILING = 1e14
+"""Floating-point operations left to train from which compiled layers pay; minutes of two cores."""
 
 
 class _Trainable(nn.Module):
@@ -101,6 +107,7 @@ class EncoderTrainer(Trainer):
         if args.save_minutes and args.save_strategy != SaveStrategy.NO and args.world_size == 1:
             self.add_callback(SaveByTime(args.save_minutes))
         self._settings = decisive_settings(encoder, args, task.metrics, train_items, validation_rows)
+        self.compiled_layers: CompiledLayers | None = None
         self._rows_of_step: list[int] = []
         self._scores_by_step: dict[int, np.ndarray] = {}
 
@@ -140,7 +147,8 @@ class EncoderTrainer(Trainer):
             in_parts = len(batch) > 1 and tokens > self.options.max_tokens
             backward = self._backward_in_parts if in_parts else self._backward
             try:
-                loss_of_batch += backward(model, inputs, batch, total, last=number == len(plan))
+                with self._layers():
+                    loss_of_batch += backward(model, inputs, batch, total, last=number == len(plan))
             except (RuntimeError, MemoryError) as error:
                 if is_out_of_memory(error):
                     raise out_of_memory(
@@ -149,6 +157,24 @@ class EncoderTrainer(Trainer):
                 raise
         self.throughput.add(sum(lengths), inputs["attention_mask"].numel(), seconds_since(started))
         return loss_of_batch
+
+    def _layers(self) -> contextlib.AbstractContextManager[None]:
+        """Stock layers, or compiled ones if that is asked for or pays for what is left to train."""
+        if self.compiled_layers is None and self._compiles():
+            self.compiled_layers = compiled_layers(self.encoder.backbone)
+        return self.compiled_layers.in_use() if self.compiled_layers else contextlib.nullcontext()
+
+    def _compiles(self) -> bool:
+        wanted, done = self.options.compile_layers, self.state.global_step
+        if wanted is None and (done < LOOK_AHEAD_AT or self.encoder.device.type != "cpu"):
+            return False
+        if wanted is None:
+            tokens = self.throughput.tokens / done * (self.state.max_steps - done)
+            operations = 6 * parameters_of_layers(self.encoder.backbone) * tokens
+            wanted = operations >= WORTH_COMPILING and why_not_compiled() is None
+        if wanted:
+            self.progress.say("compiling the layers, up to half a minute the first time")
+        return wanted
 
     def _backward(
         self, model: nn.Module, inputs: dict[str, Any], batch: list[int], total: Any, *, last: bool

@@ -322,6 +322,7 @@ def _record(run: dict[str, Any], trainer: EncoderTrainer, started: float) -> Non
         "tokens": work.tokens,
         "tokens_per_second": round(work.tokens_per_second, 1),
         "padding_avoided": round(work.padding_avoided, 4),
+        "compiled_layers": trainer.compiled_layers is not None,
         "train_seconds": round(work.seconds, 1),
         "wall_seconds": round(time.perf_counter() - started, 1),
         "peak_memory": peak_memory(),

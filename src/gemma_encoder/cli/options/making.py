@@ -135,6 +135,8 @@ class TrainingOptions:
         max_tokens: Most tokens in one forward pass; lower it when memory runs out. Decides speed and memory
             only.
         eval_max_tokens: The same while evaluating.
+        compile_layers: Compute the layers by compiled code, which is faster and takes up to half a minute to
+            make. If not given: on a CPU with a C++ compiler, if what is left after a few steps is worth it.
         tune: What learns besides pooler and head: all of the backbone, LoRA adapters on it, or nothing.
         train_embeddings: With full, train the embeddings of the rows' tokens too.
         lora_r: Rank of LoRA updates.
@@ -159,6 +161,7 @@ class TrainingOptions:
     per_device_train_batch_size: int | None = None
     max_tokens: int = 2048
     eval_max_tokens: int = 4096
+    compile_layers: bool | None = None
     tune: Literal["full", "lora", "head"] = "full"
     train_embeddings: bool = False
     lora_r: int = 16

@@ -1,0 +1,83 @@
+"""A decoder's layers through torch's compiler, which fuses what lies between their matrix products.
+
+Norms, rotary embeddings, activations, casts and residual sums are passes over memory of their own in stock
+code; where matrix products are fast they take longer than those. The layers of a stack are alike, so they
+share what is compiled; any number of tokens takes the same code. Attention stays outside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from .attention import PACKED_ATTENTION, packed_attention
+from .dropout import decoder_layers
+from .errors import first_line
+
+
+class CompiledLayers:
+    """Compiled code for a decoder's layers, made when a layer first needs it: seconds, kept on disk by torch.
+
+    It draws the random numbers of stock code, so dropout has the same masks.
+
+    Args:
+        backbone: Stock backbone, or one wrapped by PEFT. Nothing about it is changed outside `in_use`.
+    """
+
+    def __init__(self, backbone: nn.Module) -> None:
+        # Ends a graph and begins the next. The function is the same but for that, so it may stay registered.
+        ALL_ATTENTION_FUNCTIONS.register(PACKED_ATTENTION, torch.compiler.disable(packed_attention))
+        options: Any = {"fallback_random": True}
+        self._forwards = [
+            (layer, torch.compile(layer.forward, dynamic=True, options=options))
+            for layer in decoder_layers(backbone)
+        ]
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Inside, the layers compute by the compiled code; what can't be compiled by stock code, with a
+        warning."""
+        try:
+            for layer, forward in self._forwards:
+                layer.forward = forward
+            with torch._dynamo.config.patch(suppress_errors=True):
+                yield
+        finally:
+            for layer, _ in self._forwards:
+                vars(layer).pop("forward", None)
+
+
+_OF: WeakKeyDictionary[nn.Module, CompiledLayers] = WeakKeyDictionary()
+
+
+def compiled_layers(backbone: nn.Module) -> CompiledLayers:
+    """Those of a backbone, the same each time."""
+    if backbone not in _OF:
+        _OF[backbone] = CompiledLayers(backbone)
+    return _OF[backbone]
+
+
+def parameters_of_layers(backbone: nn.Module) -> int:
+    """Parameters of all layers: a token takes about two operations of each forward, and four backward."""
+    return sum(parameter.numel() for layer in decoder_layers(backbone) for parameter in layer.parameters())
+
+
+@cache
+def why_not_compiled() -> str | None:
+    """Why nothing can be compiled here (most often there is no C++ compiler), or None. Tries it: seconds."""
+    try:
+        torch.compile(_probe)(torch.ones(64))
+    except Exception as error:  # of torch's many kinds
+        return first_line(error)
+    return None
+
+
+def _probe(values: Tensor) -> Tensor:
+    return values.tanh() + values
