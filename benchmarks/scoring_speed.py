@@ -56,6 +56,9 @@ def main(argv: Sequence[str] | None = None, *, decoder: Decoder | None = None) -
     parser.add_argument("--batch-size", type=int, default=32, help="rows of a batch of the padded ones")
     parser.add_argument("--max-tokens", type=int, default=4096, help="our token budget for a pass")
     parser.add_argument(
+        "--compile-layers", action=argparse.BooleanOptionalAction, default=True, help="compile our layers"
+    )
+    parser.add_argument(
         "--plot", type=Path, help="draw the rates into files of this name and a workload's, .svg"
     )
     options = parse(parser, argv)
@@ -63,7 +66,12 @@ def main(argv: Sequence[str] | None = None, *, decoder: Decoder | None = None) -
         parser.error("--collection and --run go together")
 
     quiet_libraries()
-    settings = Settings(device=options.device, max_tokens=options.max_tokens, batch_size=options.batch_size)
+    settings = Settings(
+        device=options.device,
+        max_tokens=options.max_tokens,
+        batch_size=options.batch_size,
+        compile_layers=options.compile_layers,
+    )
     result: dict[str, Any] = {"benchmark": "scoring speed", "model": options.folder or options.model}
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.folder or _new_encoder(decoder or options.model, options.seed, scratch)

@@ -4,7 +4,8 @@
 
 Contenders, each a real run of its Trainer on rows of the same token ids:
 
-    packed           this package: packed layout, cut by token budget
+    packed           this package: packed layout, cut by token budget, layers compiled
+    not compiled     the same with stock layers
     padded           this package, padded layout through stock attention
     HF Trainer       AutoModelForSequenceClassification (causal, last token), padded to the longest row
     HF, by length    the same, with batches of rows of similar length
@@ -37,6 +38,7 @@ from transformers import (
 )
 
 from gemma_encoder.cli.common import quiet_libraries
+from gemma_encoder.compiling import why_not_compiled
 from gemma_encoder.decoders import load_decoder
 from gemma_encoder.encoder import Encoder, Layout
 from gemma_encoder.speed.report import machine
@@ -50,7 +52,7 @@ from gemma_encoder.training.trainer import EncoderTrainer
 from .common import Comparison, add_common_options, add_data_dir, exit_status, pair_data, parse, report
 
 LAYOUTS: tuple[Layout, ...] = ("packed", "padded")
-STOCK, BY_LENGTH = "HF Trainer", "HF, by length"
+UNCOMPILED, STOCK, BY_LENGTH = "not compiled", "HF Trainer", "HF, by length"
 TOLERANCE = 1e-3
 
 
@@ -110,8 +112,9 @@ class _Runs:
         set_trainable(self.encoder, "full", train_embeddings=options.train_embeddings)
         self.rows = TokenizedRows(self.encoder, data.train)
         self.contenders: dict[str, Callable[[str, int], float]] = {
-            "packed": lambda dtype, number: self._ours("packed", dtype, number),
-            "padded": lambda dtype, number: self._ours("padded", dtype, number),
+            "packed": lambda dtype, number: self._ours("packed", "packed", dtype, number),
+            UNCOMPILED: lambda dtype, number: self._ours(UNCOMPILED, "packed", dtype, number),
+            "padded": lambda dtype, number: self._ours("padded", "padded", dtype, number),
             STOCK: lambda dtype, number: self._stock(STOCK, dtype, number),
             BY_LENGTH: lambda dtype, number: self._stock(BY_LENGTH, dtype, number),
         }
@@ -124,7 +127,8 @@ class _Runs:
 
     def padding(self) -> dict[str, float]:
         """Share of padding in each contender's batches, median of the rounds."""
-        return {name: median(shares) for name, shares in self._padding.items()}
+        packed = ("packed", UNCOMPILED)
+        return {name: median(shares) for name, shares in self._padding.items() if name not in packed}
 
     def _settings(self, scratch: str, dtype: str, number: int) -> dict[str, Any]:
         return {
@@ -142,14 +146,16 @@ class _Runs:
             "disable_tqdm": True,
         }
 
-    def _ours(self, layout: Layout, dtype: str, number: int) -> float:
+    def _ours(self, name: str, layout: Layout, dtype: str, number: int) -> float:
         self.encoder.layout = layout
         with tempfile.TemporaryDirectory() as scratch:
             args = EncoderTrainingArguments(
-                **self._settings(scratch, dtype, number), load_best_model_at_end=False
+                **self._settings(scratch, dtype, number),
+                load_best_model_at_end=False,
+                compile_layers=name == "packed" and why_not_compiled() is None,
             )
             trainer = EncoderTrainer(self.encoder, args, self.data.task, self.rows, self.rows)
-            return self._timed(layout, trainer)
+            return self._timed(name, trainer)
 
     def _stock(self, name: str, dtype: str, number: int) -> float:
         with tempfile.TemporaryDirectory() as scratch:
@@ -179,7 +185,7 @@ class _Runs:
         trainer.add_callback(clock)
         trainer.train()
         tokens, area = (sum(column) for column in zip(*areas[1 : self.options.steps + 1], strict=True))
-        self._padding.setdefault(name, []).append(0.0 if name == "packed" else 1 - tokens / area)
+        self._padding.setdefault(name, []).append(1 - tokens / area)
         return tokens / clock.seconds
 
 

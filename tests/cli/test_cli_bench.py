@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-FEW = ["--rounds", "1", "--rows", "4", "--dtypes", "float32", "--alone", "false"]
+FEW = ["--rounds", "1", "--rows", "4", "--dtypes", "float32", "--alone", "false", "--compile_layers", "false"]
 
 
 def test_a_table_a_file_and_a_figure(run, encoder_folder, tmp_path):

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from gemma_encoder.cli.main import main
 from gemma_encoder.cli.options import TrainingOptions, TrainOptions
 from gemma_encoder.cli.train import training_arguments
+from gemma_encoder.compiling import why_not_compiled
 from gemma_encoder.dropout import DropoutConfig
 from gemma_encoder.encoder import Encoder
 from gemma_encoder.errors import ConfigError
@@ -40,6 +41,21 @@ def train_file(tmp_path):
 def command(decoder_folder, train_file, tmp_path):
     paths = ["--model", decoder_folder, "--train_file", train_file, "--output", tmp_path / "out"]
     return ["train", *paths, *FAST]
+
+
+@pytest.mark.skipif(bool(why_not_compiled()), reason=f"can't compile: {why_not_compiled()}")
+def test_layers_are_compiled_on_request(run, command, train_file, tmp_path):
+    status, _, err = run(*command, "--compile_layers", "true")
+    assert status == 0, err
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["compiled_layers"] is True
+    predict = ["predict", "--model", tmp_path / "out", "--input", train_file]
+    for choice in ("true", "false"):
+        output = tmp_path / f"{choice}.jsonl"
+        status, _, err = run(*predict, "--compile_layers", choice, "--output", output)
+        assert status == 0, err
+    found, stock = ((tmp_path / f"{choice}.jsonl").read_text().splitlines() for choice in ("true", "false"))
+    for one, other in zip(found, stock, strict=True):
+        assert json.loads(one)["prediction"] == json.loads(other)["prediction"]
 
 
 def test_defaults_are_those_of_the_training_arguments_and_the_recipe(tmp_path):

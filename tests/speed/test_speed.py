@@ -14,7 +14,8 @@ from gemma_encoder.speed.report import figure, table
 from gemma_encoder.testing import tiny_decoder
 
 ROWS = ["the river bank", "a good film", "money", "the bank of the river was a good film", "film"]
-ONCE = {"dtypes": ["float32"], "rounds": 1, "alone": False, "tell": lambda line: None}
+QUICK = Settings(compile_layers=False)
+ONCE = {"dtypes": ["float32"], "rounds": 1, "alone": False, "tell": lambda line: None, "settings": QUICK}
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +30,9 @@ def folder(tmp_path_factory) -> str:
 @pytest.mark.parametrize("name", CONTENDERS)
 @pytest.mark.parametrize("batch_size", [1, 2, 8])
 def test_contenders_compute_the_same(folder, name, batch_size):
-    settings = Settings(batch_size=batch_size, max_tokens=7)
+    settings = Settings(batch_size=batch_size, max_tokens=7, compile_layers=False)
     scores = CONTENDERS[name](folder, settings)(ROWS)
-    expected = CONTENDERS[OURS](folder, Settings())(ROWS)
+    expected = CONTENDERS[OURS](folder, QUICK)(ROWS)
     np.testing.assert_allclose(scores, expected, atol=1e-4)
 
 
@@ -95,10 +96,10 @@ def test_products_are_those_of_every_layer_and_pass(folder, monkeypatch):
 
 
 def test_a_process_of_its_own(folder):
-    found = run_alone(folder, OURS, ROWS, Settings())
+    found = run_alone(folder, OURS, ROWS, QUICK)
     assert found.start_up_seconds > 0 and found.peak_mib > 50
     with pytest.raises(ConfigError, match="failed in a process of its own: .*no-such-folder"):
-        run_alone("no-such-folder", OURS, ROWS, Settings())
+        run_alone("no-such-folder", OURS, ROWS, QUICK)
 
 
 def test_memory_is_read_where_there_is_no_proc(monkeypatch, tmp_path):

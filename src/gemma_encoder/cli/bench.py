@@ -38,7 +38,12 @@ def run(options: BenchOptions) -> None:
     from ..speed.report import facts, table, write_figure
 
     device = str(pick_device(options.device))
-    settings = Settings(device=device, max_tokens=options.max_tokens, batch_size=options.batch_size)
+    settings = Settings(
+        device=device,
+        max_tokens=options.max_tokens,
+        batch_size=options.batch_size,
+        compile_layers=options.compile_layers,
+    )
     rows, source = _rows(options)
     speed = measure(
         options.model,

@@ -122,6 +122,7 @@ def training_arguments(
         "per_device_train_batch_size": recipe.batch_size,
         "bf16": bf16_is_native() and not extra.get("fp16"),
         "early_stopping_patience": None,
+        "compile_layers": None,
     }
     # transformers wants to be told that bf16 on a machine without a GPU is meant.
     extra.setdefault("use_cpu", not torch.accelerator.is_available())

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
+from ..compiling import why_not_compiled
 from ..encoder import Encoder
 from ..errors import ConfigError
 from ..scoring import DEFAULT_MAX_TOKENS, Row, score_all
@@ -27,6 +28,7 @@ class Settings:
         device: Where.
         max_tokens: Token budget of a pass of ours.
         batch_size: Rows of a batch of the padded ones.
+        compile_layers: Ours compiles its layers, where it can, as it does in a long stream.
 
     Raises:
         ConfigError: A value is not allowed.
@@ -36,6 +38,7 @@ class Settings:
     device: str = "cpu"
     max_tokens: int = DEFAULT_MAX_TOKENS
     batch_size: int = 32
+    compile_layers: bool = True
 
     def __post_init__(self) -> None:
         if self.dtype not in ("float32", "bfloat16"):
@@ -53,8 +56,18 @@ class Settings:
 
 def open_packed(folder: str, settings: Settings) -> Scorer:
     """This package as it is used: packed, by token budget."""
-    encoder = Encoder.from_pretrained(folder, dtype=settings.torch_dtype, device=settings.device)
+    encoder = Encoder.from_pretrained(
+        folder,
+        dtype=settings.torch_dtype,
+        device=settings.device,
+        compile_layers=settings.compile_layers and why_not_compiled() is None,
+    )
     return lambda rows: score_all(encoder, rows, max_tokens=settings.max_tokens)
+
+
+def open_uncompiled(folder: str, settings: Settings) -> Scorer:
+    """The same without compiled layers, as short streams are scored."""
+    return open_packed(folder, replace(settings, compile_layers=False))
 
 
 def open_padded(folder: str, settings: Settings) -> Scorer:
@@ -105,6 +118,7 @@ def open_cross_encoder(folder: str, settings: Settings) -> Scorer:
 OURS = "gemma-encoder"
 CONTENDERS: dict[str, Callable[[str, Settings], Scorer]] = {
     OURS: open_packed,
+    "not compiled": open_uncompiled,
     "padded": open_padded,
     "CrossEncoder": open_cross_encoder,
 }

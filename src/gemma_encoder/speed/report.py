@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ..compiling import why_not_compiled
 from ..machine import hardware, versions
 from ..whole_files import whole_file
 from .contenders import OURS, Settings
@@ -21,10 +22,18 @@ def facts(speed: Speed, settings: Settings) -> dict[str, str]:
     found = {
         "rows": f"{speed.rows:,}, {mean:.0f} tokens on average, {speed.longest:,} at most",
         "settings": f"ours max_tokens {settings.max_tokens:,}, the others batch_size {settings.batch_size}",
+        "layers": _layers(settings),
         "limit": "the products of the linear layers alone, with the same tokens in each pass as ours",
         "machine": machine(settings.device),
     }
     return found | {f"{name} left out": why for name, why in speed.left_out.items()}
+
+
+def _layers(settings: Settings) -> str:
+    if not settings.compile_layers:
+        return "ours not compiled"
+    obstacle = why_not_compiled()
+    return "ours compiled before the first round" if obstacle is None else f"ours not compiled: {obstacle}"
 
 
 def machine(device: str) -> str:

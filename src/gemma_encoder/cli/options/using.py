@@ -127,10 +127,12 @@ class BenchOptions:
         seed: Decides which.
         rounds: How often each contender scores them; medians are shown.
         dtypes: Types of the backbone's weights, of float32 and bfloat16.
-        contenders: Some of gemma-encoder, padded (the stock layers, rows as they come) and CrossEncoder (of
-            sentence-transformers, which sorts by length); all if not given.
+        contenders: Some of gemma-encoder, not compiled (the same with stock layers), padded (the stock model,
+            rows as they come) and CrossEncoder (of sentence-transformers, which sorts by length); all if not
+            given.
         max_tokens: Our token budget for a pass.
         batch_size: Rows of a batch of the others.
+        compile_layers: Compile our layers where that is possible, as it is done in a long stream.
         device: auto (the GPU if there is one), cpu, cuda or cuda:N.
         alone: Also run each in a process of its own, for its memory and the time until its first score.
         json_out: Where to write all that was measured.
@@ -149,6 +151,7 @@ class BenchOptions:
     contenders: list[str] | None = None
     max_tokens: int = 4096
     batch_size: int = 32
+    compile_layers: bool = True
     device: str = "auto"
     alone: bool = True
     json_out: str | None = None
