@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -93,20 +95,50 @@ def open_cross_encoder(folder: str, settings: Settings) -> Scorer:
     Raises:
         ConfigError: sentence-transformers isn't installed.
     """
+    return partial(_cross_encoder(folder, settings), settings.batch_size)
+
+
+def open_tuned_cross_encoder(folder: str, settings: Settings) -> Scorer:
+    """The same with the fastest of `BATCH_SIZES` for the rows that it is given first.
+
+    Raises:
+        ConfigError: sentence-transformers isn't installed.
+    """
+    score = _cross_encoder(folder, settings)
+    fastest: list[int] = []
+
+    def tuned(rows: Sequence[Row]) -> np.ndarray:
+        if not fastest:
+            score(BATCH_SIZES[0], rows[: BATCH_SIZES[0]])  # what only the first call takes
+            taken = {size: _seconds(score, size, rows) for size in BATCH_SIZES}
+            fastest.append(min(taken, key=lambda size: taken[size]))
+        return score(fastest[0], rows)
+
+    return tuned
+
+
+def _seconds(score: Callable[[int, Sequence[Row]], np.ndarray], size: int, rows: Sequence[Row]) -> float:
+    started = time.perf_counter()
+    score(size, rows)
+    return time.perf_counter() - started
+
+
+def _cross_encoder(folder: str, settings: Settings) -> Callable[[int, Sequence[Row]], np.ndarray]:
+    """Batch size and rows to scores."""
     if importlib.util.find_spec("sentence_transformers") is None:
         raise ConfigError("sentence-transformers is not installed", fix='pip install "gemma-encoder[st]"')
     from sentence_transformers import CrossEncoder
 
     model = CrossEncoder(folder, device=settings.device, model_kwargs={"dtype": settings.torch_dtype})
 
-    def score(rows: Sequence[Row]) -> np.ndarray:
+    def score(batch_size: int, rows: Sequence[Row]) -> np.ndarray:
         # A list of strings would be one pair: single texts go in as messages.
         inputs: list[Any] = [
             [{"role": "user", "content": row}] if isinstance(row, str) else row for row in rows
         ]
         scores = model.predict(
             inputs,
-            batch_size=settings.batch_size,
+            batch_size=batch_size,
             activation_fn=torch.nn.Identity(),
             show_progress_bar=False,
         )
@@ -115,10 +147,12 @@ def open_cross_encoder(folder: str, settings: Settings) -> Scorer:
     return score
 
 
+BATCH_SIZES = (4, 8, 16, 32, 64)
 OURS = "gemma-encoder"
 CONTENDERS: dict[str, Callable[[str, Settings], Scorer]] = {
     OURS: open_packed,
     "not compiled": open_uncompiled,
     "padded": open_padded,
     "CrossEncoder": open_cross_encoder,
+    "CrossEncoder tuned": open_tuned_cross_encoder,
 }
