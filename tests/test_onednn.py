@@ -88,6 +88,18 @@ def test_lora_keeps_its_part(available):
         torch.testing.assert_close(backbone(STATES).last_hidden_state, expected, rtol=1e-5, atol=1e-5)
 
 
+def test_weights_of_another_class_are_left_alone(available):
+    class Weight(torch.Tensor):
+        """As quantisation libraries have them."""
+
+    backbone = tiny_decoder("llama").backbone
+    layer = backbone.layers[0].mlp.gate_proj
+    layer.weight = nn.Parameter(layer.weight.detach().as_subclass(Weight))
+    with through_onednn(backbone):
+        names = replaced(backbone)
+    assert "layers.0.mlp" not in names and "layers.0.mlp.gate_proj" not in names and "layers.1.mlp" in names
+
+
 def test_the_forward_comes_back_after_an_error():
     backbone = tiny_decoder("llama").backbone
     before = copy.copy(vars(backbone.layers[0].mlp))

@@ -81,15 +81,21 @@ def _product_times(states: Tensor, linear: Any, factor: Tensor) -> Tensor:
 
 
 def _linear(module: nn.Module) -> Forward | None:
-    """What replaces the forward of a linear layer; PEFT's and quantised ones are of other classes."""
-    return (lambda states: _product(states, module)) if type(module) is nn.Linear else None
+    """What replaces the forward of a linear layer."""
+    return (lambda states: _product(states, module)) if _is_plain(module) else None
+
+
+def _is_plain(module: Any) -> bool:
+    """Whether a module is a linear layer as torch has it; PEFT's are of other classes, and the weights of
+    quantised ones may be."""
+    return type(module) is nn.Linear and type(module.weight.data) is Tensor
 
 
 def _gated(module: nn.Module) -> Forward | None:
     """What replaces the forward of a gated feed-forward, `down(act(gate(x)) * up(x))`."""
     gate, up, down = (getattr(module, f"{name}_proj", None) for name in ("gate", "up", "down"))
     activation = _ACTIVATIONS.get(type(getattr(module, "act_fn", None)))
-    if activation is None or any(type(part) is not nn.Linear for part in (gate, up, down)):
+    if activation is None or not all(map(_is_plain, (gate, up, down))):
         return None
 
     def forward(states: Tensor) -> Tensor:
