@@ -109,6 +109,7 @@ class Trial:
             *("--learning_rate", str(self.learning_rate)),
             *("--head_learning_rate", str(10 * self.learning_rate), "--seed", str(self.seed)),
             *("--per_device_train_batch_size", str(in_step), "--args.max_steps", str(steps)),
+            *("--max_tokens", "4096"),  # a list of 36 in one pass, most often
             *("--args.eval_strategy", "no", "--args.save_strategy", "no"),
             *("--args.load_best_model_at_end", "false"),
         ]
