@@ -109,6 +109,18 @@ NAMED_DECODERS: dict[str, NamedDecoder] = {
 """Decoders that `load_decoder` knows by name."""
 
 
+def refuse_missing(name: str) -> None:
+    """Refuse the name of a model that can only be a path, if nothing is there.
+
+    Raises:
+        DecoderError: So it is.
+    """
+    path = Path(name).expanduser()
+    is_path = path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1
+    if is_path and not path.exists():
+        raise DecoderError("The folder does not exist", where=name, fix="check the path")
+
+
 def load_decoder(
     source: str | Path, *, dtype: torch.dtype = torch.float32, revision: str | None = None
 ) -> Decoder:
@@ -147,8 +159,7 @@ def load_decoder(
                 "The folder holds no model: config.json is missing", where=name, fix="name a model folder"
             )
         return _load_folder(str(path), dtype, source=str(path.resolve()))
-    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
-        raise DecoderError("The folder does not exist", where=name, fix="check the path")
+    refuse_missing(name)
     return _load_folder(name, dtype, source=name, revision=revision)
 
 

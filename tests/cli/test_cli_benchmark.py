@@ -175,6 +175,11 @@ def test_a_smoke_run_of_superglue_with_baselines(run, decoder_folder, suite_data
             "folder is not there [/nope]",
         ),
         (["benchmark", "superglue", "--model", "m", "--wnli", "--dry_run"], "WNLI is no task of SuperGLUE"),
+        (["benchmark", "glue", "--model", "/no/decoder", "--smoke"], "does not exist [/no/decoder]"),
+        (
+            ["benchmark", "glue", "--model", "m", "--baselines", "--encoder_model", "./no-encoder"],
+            "does not exist [./no-encoder]",
+        ),
         (["report", "nowhere"], "There is no folder nowhere"),
         (["report"], "Required, but not given: --folder"),
     ],

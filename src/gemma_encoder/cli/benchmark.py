@@ -45,6 +45,10 @@ def run(options: BenchmarkOptions, recipe: RecipeOptions, encoder_options: Encod
         )
     _check_numbers(options, recipe, encoder_options)
     quiet_libraries()
+    from ..decoders import refuse_missing
+
+    for model in (options.model, *((options.encoder_model,) if options.baselines else ())):
+        refuse_missing(model)
     if options.smoke:
         options, recipe = _smoke(options, recipe)
     plan = make_plan(options, recipe, encoder_options)
