@@ -38,7 +38,7 @@ def test_contenders_compute_the_same(folder, name, batch_size):
 
 def test_everything_is_measured(folder):
     lines: list[str] = []
-    speed = measure(folder, ROWS, rounds=2, alone=False, tell=lines.append)
+    speed = measure(folder, ROWS, rounds=2, alone=False, tell=lines.append, settings=QUICK)
     assert [(each.name, each.dtype) for each in speed.contenders] == [
         (name, dtype) for dtype in ("float32", "bfloat16") for name in CONTENDERS
     ]
