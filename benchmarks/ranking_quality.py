@@ -40,6 +40,7 @@ TEACHER_LOSSES = ("margin_mse", "kl")
 MEASURES = ("nDCG@10", "RR@10", "AP", "R@100")
 DEPTH = 100
 MAX_LENGTH = "192"
+NO_DROPOUT = ("--dropout.feed_forward", "0", "--dropout.head", "0")
 _WARMING_UP = Lock()
 
 
@@ -91,12 +92,15 @@ class Trial:
             *("--task", "stsb", "--data_dir", str(glue), "--max_train_rows", str(self.warm_up_rows)),
             *("--template", "Query: {text} Document: {text_pair}", "--max_length", MAX_LENGTH),
             *("--epochs", "1", "--per_device_train_batch_size", "8"),
-            *("--dropout.feed_forward", "0.1", "--dropout.head", "0.1", *ARMS[self.arm]),
+            *(*NO_DROPOUT, *ARMS[self.arm]),
             *("--learning_rate", "5e-5", "--head_learning_rate", "5e-4", "--seed", str(self.seed)),
         ]
 
     def arguments(self, model: str, lists: Sequence[Path], unseen: Path, output: Path) -> list[str]:
         """Of `gemma-encoder train`; judged by a part of its own queries, which nothing depends on."""
+        head_rate = self.learning_rate * (
+            1 if self.warm_up_rows else 10
+        )  # a head that pairs taught is not new
         in_step = max(1, round(self.step_documents / self.list_size))
         steps = round(self.documents / (self.list_size * in_step))
         return [
@@ -105,9 +109,9 @@ class Trial:
             *("--list_size", str(self.list_size), "--ranking_loss", self.loss),
             *("--list_sampling", "uniform" if self.labels == "teachers" else "positives"),
             *("--list_positives", "1", "--max_length", MAX_LENGTH, "--validation_fraction", "0.01"),
-            *("--dropout.feed_forward", "0.1", "--dropout.head", "0.1", *ARMS[self.arm]),
+            *(*NO_DROPOUT, *ARMS[self.arm]),
             *("--learning_rate", str(self.learning_rate)),
-            *("--head_learning_rate", str(10 * self.learning_rate), "--seed", str(self.seed)),
+            *("--head_learning_rate", str(head_rate), "--seed", str(self.seed)),
             *("--per_device_train_batch_size", str(in_step), "--args.max_steps", str(steps)),
             *("--max_tokens", "4096"),  # a list of 36 in one pass, most often
             *("--args.eval_strategy", "no", "--args.save_strategy", "no"),

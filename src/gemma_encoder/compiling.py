@@ -7,7 +7,7 @@ share what is compiled; any number of tokens takes the same code. Attention stay
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -21,6 +21,10 @@ from .attention import PACKED_ATTENTION, packed_attention
 from .dropout import decoder_layers
 from .errors import first_line
 
+MODELS_OF_A_PROCESS = 64
+"""torch gives up compiling a function after so many versions of it (by default 8), and the layers of all
+models have some functions in common."""
+
 
 class CompiledLayers:
     """Compiled code for a decoder's layers, made when a layer first needs it: seconds, kept on disk by torch.
@@ -32,8 +36,7 @@ class CompiledLayers:
     """
 
     def __init__(self, backbone: nn.Module) -> None:
-        # Ends a graph and begins the next. The function is the same but for that, so it may stay registered.
-        ALL_ATTENTION_FUNCTIONS.register(PACKED_ATTENTION, torch.compiler.disable(packed_attention))
+        ALL_ATTENTION_FUNCTIONS[PACKED_ATTENTION] = _opaque_attention()
         options: Any = {"fallback_random": True}
         self._forwards = [
             (layer, torch.compile(layer.forward, dynamic=True, options=options))
@@ -47,11 +50,19 @@ class CompiledLayers:
         try:
             for layer, forward in self._forwards:
                 layer.forward = forward
-            with torch._dynamo.config.patch(suppress_errors=True):
+            with torch._dynamo.config.patch(suppress_errors=True, recompile_limit=MODELS_OF_A_PROCESS):
                 yield
         finally:
             for layer, _ in self._forwards:
                 vars(layer).pop("forward", None)
+
+
+@cache
+def _opaque_attention() -> Callable[..., Any]:
+    """Packed attention, which ends a graph and begins the next. It is the same but for that, so it may stay
+    registered; and one for all, since code is compiled for the very function."""
+    opaque: Callable[..., Any] = torch.compiler.disable(packed_attention)
+    return opaque
 
 
 _OF: WeakKeyDictionary[nn.Module, CompiledLayers] = WeakKeyDictionary()

@@ -511,9 +511,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background
 from gemma_encoder import scoring
 from gemma_encoder.cli.main import main
 real = scoring.score_token_ids
-def slow(*arguments):
+def slow(*arguments, **options):
     time.sleep(0.2)
-    return real(*arguments)
+    return real(*arguments, **options)
 scoring.score_token_ids = slow
 sys.exit(main(sys.argv[1:]))
 """
