@@ -98,9 +98,7 @@ class Trial:
 
     def arguments(self, model: str, lists: Sequence[Path], unseen: Path, output: Path) -> list[str]:
         """Of `gemma-encoder train`; judged by a part of its own queries, which nothing depends on."""
-        head_rate = self.learning_rate * (
-            1 if self.warm_up_rows else 10
-        )  # a head that pairs taught is not new
+        head_rate = (1 if self.warm_up_rows else 10) * self.learning_rate  # what pairs taught is not new
         in_step = max(1, round(self.step_documents / self.list_size))
         steps = round(self.documents / (self.list_size * in_step))
         return [

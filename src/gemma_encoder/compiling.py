@@ -75,8 +75,23 @@ def compiled_layers(backbone: nn.Module) -> CompiledLayers:
     return _OF[backbone]
 
 
+def pays(backbone: nn.Module, tokens: float, least: float, *, backward: bool) -> bool:
+    """Whether the layers of a backbone are worth compiling for so many tokens: on a CPU, if that is possible.
+
+    Args:
+        backbone: Stock backbone, or one wrapped by PEFT.
+        tokens: That are computed.
+        least: Floating-point operations from which it pays.
+        backward: Whether gradients are computed too: a parameter takes about two operations of each token
+            forward, and four backward.
+    """
+    operations = (6 if backward else 2) * parameters_of_layers(backbone) * tokens
+    on_cpu = next(backbone.parameters()).device.type == "cpu"
+    return on_cpu and operations >= least and why_not_compiled() is None
+
+
 def parameters_of_layers(backbone: nn.Module) -> int:
-    """Parameters of all layers: a token takes about two operations of each forward, and four backward."""
+    """Parameters of all layers."""
     return sum(parameter.numel() for layer in decoder_layers(backbone) for parameter in layer.parameters())
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 
-from .compiling import CompiledLayers, compiled_layers, parameters_of_layers, why_not_compiled
+from .compiling import CompiledLayers, compiled_layers, pays
 from .errors import ConfigError, GemmaEncoderError
 from .onednn import through_onednn
 from .packing import plan_batches
@@ -200,11 +200,7 @@ def _compiles(encoder: Encoder, tokens: int) -> bool:
     """Whether a stream goes on by compiled layers after so many tokens."""
     if encoder.compile_layers is not None:
         return encoder.compile_layers
-    if not tokens or encoder.device.type != "cpu" or encoder.layout != "packed":
-        return False
-    return (
-        2 * parameters_of_layers(encoder.backbone) * tokens >= WORTH_COMPILING and why_not_compiled() is None
-    )
+    return encoder.layout == "packed" and pays(encoder.backbone, tokens, WORTH_COMPILING, backward=False)
 
 
 @contextmanager

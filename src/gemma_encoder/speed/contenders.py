@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,6 +15,7 @@ from ..compiling import why_not_compiled
 from ..encoder import Encoder
 from ..errors import ConfigError
 from ..scoring import DEFAULT_MAX_TOKENS, Row, score_all
+from .clock import seconds
 
 Scorer = Callable[[Sequence[Row]], np.ndarray]
 """Rows to scores `[N, num_labels]`, tokenisation included."""
@@ -110,17 +110,11 @@ def open_tuned_cross_encoder(folder: str, settings: Settings) -> Scorer:
     def tuned(rows: Sequence[Row]) -> np.ndarray:
         if not fastest:
             score(BATCH_SIZES[0], rows[: BATCH_SIZES[0]])  # what only the first call takes
-            taken = {size: _seconds(score, size, rows) for size in BATCH_SIZES}
+            taken = {size: seconds(partial(score, size, rows), settings.device) for size in BATCH_SIZES}
             fastest.append(min(taken, key=lambda size: taken[size]))
         return score(fastest[0], rows)
 
     return tuned
-
-
-def _seconds(score: Callable[[int, Sequence[Row]], np.ndarray], size: int, rows: Sequence[Row]) -> float:
-    started = time.perf_counter()
-    score(size, rows)
-    return time.perf_counter() - started
 
 
 def _cross_encoder(folder: str, settings: Settings) -> Callable[[int, Sequence[Row]], np.ndarray]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -10,13 +9,13 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import torch
 
 from ..encoder import Encoder
 from ..errors import ConfigError, GemmaEncoderError
 from ..packing import plan_batches
 from ..scoring import Row
 from .alone import Alone, run_alone
+from .clock import seconds
 from .contenders import CONTENDERS, OURS, Scorer, Settings
 from .limit import Products
 
@@ -215,15 +214,3 @@ def interleave(
     if round_number % 2:
         names.reverse()
     return {name: seconds(contenders[name], device) for name in names}
-
-
-def seconds(work: Callable[[], object], device: str) -> float:
-    """Wall time of a call, with a GPU's queue emptied before and after."""
-    on_gpu = torch.device(device).type == "cuda"
-    if on_gpu:
-        torch.cuda.synchronize(device)
-    start = time.perf_counter()
-    work()
-    if on_gpu:
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - start

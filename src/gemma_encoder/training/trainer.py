@@ -24,7 +24,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import SaveStrategy
 
-from ..compiling import CompiledLayers, compiled_layers, parameters_of_layers, why_not_compiled
+from ..compiling import CompiledLayers, compiled_layers, pays
 from ..encoder import Encoder
 from ..errors import CheckpointError, ConfigError, TrainingError, first_line
 from ..evaluation.metrics import compute_metrics
@@ -166,12 +166,11 @@ class EncoderTrainer(Trainer):
 
     def _compiles(self) -> bool:
         wanted, done = self.options.compile_layers, self.state.global_step
-        if wanted is None and (done < LOOK_AHEAD_AT or self.encoder.device.type != "cpu"):
-            return False
         if wanted is None:
-            tokens = self.throughput.tokens / done * (self.state.max_steps - done)
-            operations = 6 * parameters_of_layers(self.encoder.backbone) * tokens
-            wanted = operations >= WORTH_COMPILING and why_not_compiled() is None
+            if done < LOOK_AHEAD_AT:
+                return False
+            left = self.throughput.tokens / done * (self.state.max_steps - done)
+            wanted = pays(self.encoder.backbone, left, WORTH_COMPILING, backward=True)
         if wanted:
             self.progress.say("compiling the layers, up to half a minute the first time")
         return wanted
