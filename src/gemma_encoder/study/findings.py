@@ -1,4 +1,4 @@
-"""What a study found, in plain numbers and words: all that a report shows. `analyse` makes it of the records."""
+"""What a study found, in plain numbers and words: all that a report shows."""
 
 from __future__ import annotations
 
