@@ -5,6 +5,7 @@ VENV ?= .venv
 PYTHON ?= python3
 QUICKSTART ?= runs/quickstart
 RANKING ?= runs/quickstart-ranking
+STUDY ?= runs/study-smoke
 DATA_DIR ?=
 SUPERGLUE_DIR ?=
 COLLECTION ?=
@@ -18,11 +19,12 @@ BENCH_COLLECTION := --collection $(COLLECTION) $(if $(RUN_FILE),--run $(RUN_FILE
 BENCH_TEXTS := $(BENCH_DATA) $(if $(SUPERGLUE_DIR),--superglue-dir $(SUPERGLUE_DIR)) \
 	$(if $(RUN_FILE),$(BENCH_COLLECTION))
 
-.PHONY: help install quickstart quickstart-ranking test slow lint format types bench clean
+.PHONY: help install quickstart quickstart-ranking study-smoke test slow lint format types bench clean
 
 help:
 	@echo "make quickstart  fine-tune Gemma 3 270M on SST-2, judge it, classify two sentences (minutes, on a CPU)"
 	@echo "make quickstart-ranking   train a re-ranker for the Cranfield collection, re-rank BM25, judge both (minutes)"
+	@echo "make study-smoke   a study of a tiny decoder, to see that everything works (a minute or two)"
 	@echo "make test        the tests"
 	@echo "make slow        the tests that take minutes"
 	@echo "make lint        ruff: rules and format      make format  put the format right"
@@ -38,7 +40,7 @@ install: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed: make PYTHON=python3.x" if sys.version_info < (3, 10) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e ".[gemma,st,figures,ranking,irds,mteb,dev]" -c constraints.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e ".[gemma,st,figures,ranking,irds,mteb,study,dev]" -c constraints.txt
 	@touch $@
 
 quickstart: $(INSTALLED)
@@ -63,6 +65,12 @@ quickstart-ranking: $(INSTALLED)
 			--qrels datasets/ir/cranfield/qrels/test.tsv --measures nDCG@10,RR@10 \
 			--plot $(RANKING)/$$run.svg --overwrite || exit 1; \
 	done
+
+# Arms, seeds, statistics and report of a decoder with random weights: what it finds means nothing.
+study-smoke: $(INSTALLED)
+	$(BIN)/python -m gemma_encoder.testing $(STUDY)/decoder
+	$(BIN)/gemma-encoder study --config recipes/study_smoke.yaml --model $(STUDY)/decoder --output $(STUDY)/study
+	$(BIN)/gemma-encoder study export $(STUDY)/study
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

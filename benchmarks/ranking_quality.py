@@ -8,7 +8,10 @@ on lists of the years from 2020 on, re-ranks BM25's best 100 of 2019 and is judg
 The training refuses queries of 2019 (`train --unseen_queries`), and no run of 2019 is a teacher.
 
 With `--warm-up-rows N` all trials begin with what N pairs of STS-B teach (`--glue-dir` has them): a decoder
-that has never compared two texts may learn nothing from a few thousand documents.
+that has never compared two texts may learn nothing from a few thousand documents. With
+`--question-documents N` as many documents of other questions follow (`benchmarks.questions` makes lists of
+QNLI's and BoolQ's), before a document of TREC is seen. Each arm learns these once, with seed 0: seeds differ
+in what comes behind.
 
 All trials see the same number of documents, about as many in a step. Each leaves a line in `--results`; a
 trial that has its line is not run again. `--table` only prints.
@@ -41,6 +44,10 @@ MEASURES = ("nDCG@10", "RR@10", "AP", "R@100")
 DEPTH = 100
 MAX_LENGTH = "192"
 NO_DROPOUT = ("--dropout.feed_forward", "0", "--dropout.head", "0")
+LAST_WEIGHTS = (
+    *("--args.eval_strategy", "no", "--args.save_strategy", "no"),
+    *("--args.load_best_model_at_end", "false"),
+)
 _WARMING_UP = Lock()
 
 
@@ -54,6 +61,7 @@ class Trial:
         documents: Documents seen in all.
         step_documents: Documents of an optimiser step, about: a step has whole lists.
         warm_up_rows: Pairs of STS-B learnt before the lists.
+        question_documents: Documents of other questions learnt between them.
         dtype: Type of the weights when the candidates of 2019 are scored.
     """
 
@@ -66,6 +74,7 @@ class Trial:
     learning_rate: float
     step_documents: int
     warm_up_rows: int = 0
+    question_documents: int = 0
     dtype: str = "float32"
 
     @property
@@ -77,15 +86,20 @@ class Trial:
     def name(self) -> str:
         """A folder name."""
         parts = [self.model, *(self.loss, self.list_size, self.arm, f"{self.learning_rate:g}")]
-        parts += [self.documents, self.step_documents, self.warm_up_rows, self.dtype, self.seed]
-        return file_name(parts)
+        parts += [self.documents, self.step_documents, self.warm_up_rows, self.question_documents]
+        return file_name([*parts, self.dtype, self.seed])
 
     @property
-    def warm_up_name(self) -> str:
-        """A folder name of the model that was trained on pairs, the same for all losses and list sizes."""
-        return file_name(["stsb", self.model, self.arm, self.warm_up_rows, self.seed])
+    def pairs_name(self) -> str:
+        """A folder name of the model that was trained on pairs, the same for all losses, lists and seeds."""
+        return file_name(["stsb", self.model, self.arm, self.warm_up_rows])
 
-    def warm_up_arguments(self, glue: Path, output: Path) -> list[str]:
+    @property
+    def questions_name(self) -> str:
+        """The same of the model that learnt questions then."""
+        return file_name(["questions", self.model, self.arm, self.warm_up_rows, self.question_documents])
+
+    def pairs_arguments(self, glue: Path, output: Path) -> list[str]:
         """Of `gemma-encoder train`: STS-B in steps of eight pairs; the lists go on with its head."""
         return [
             *("train", "--overwrite", "--output", str(output), "--model", self.model),
@@ -93,7 +107,19 @@ class Trial:
             *("--template", "Query: {text} Document: {text_pair}", "--max_length", MAX_LENGTH),
             *("--epochs", "1", "--per_device_train_batch_size", "8"),
             *(*NO_DROPOUT, *ARMS[self.arm]),
-            *("--learning_rate", "5e-5", "--head_learning_rate", "5e-4", "--seed", str(self.seed)),
+            *("--learning_rate", "5e-5", "--head_learning_rate", "5e-4", "--seed", "0"),
+        ]
+
+    def questions_arguments(self, model: str, lists: Sequence[Path], unseen: Path, output: Path) -> list[str]:
+        """Of `gemma-encoder train`: lists of eight, four in a step, one document of which has the answer."""
+        return [
+            *("train", "--overwrite", "--output", str(output), "--model", model),
+            *("--train_lists", ",".join(map(str, lists)), "--unseen_queries", str(unseen)),
+            *("--list_size", "8", "--max_length", MAX_LENGTH, "--validation_fraction", "0.01"),
+            *(*NO_DROPOUT, *ARMS[self.arm], *LAST_WEIGHTS, "--max_tokens", "4096"),
+            *("--learning_rate", "3e-5", "--head_learning_rate", "3e-5", "--seed", "0"),
+            *("--per_device_train_batch_size", "4"),
+            *("--args.max_steps", str(self.question_documents // 32)),
         ]
 
     def arguments(self, model: str, lists: Sequence[Path], unseen: Path, output: Path) -> list[str]:
@@ -112,8 +138,7 @@ class Trial:
             *("--head_learning_rate", str(head_rate), "--seed", str(self.seed)),
             *("--per_device_train_batch_size", str(in_step), "--args.max_steps", str(steps)),
             *("--max_tokens", "4096"),  # a list of 36 in one pass, most often
-            *("--args.eval_strategy", "no", "--args.save_strategy", "no"),
-            *("--args.load_best_model_at_end", "false"),
+            *LAST_WEIGHTS,
         ]
 
 
@@ -134,6 +159,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--step-documents", type=int, default=32, help="of an optimiser step, about")
     parser.add_argument("--learning-rate", type=float, default=2e-5)
     parser.add_argument("--warm-up-rows", type=int, default=0, help="pairs of STS-B to learn first")
+    parser.add_argument(
+        "--question-documents", type=int, default=0, help="documents of --question-lists to learn then"
+    )
+    parser.add_argument("--question-lists", type=Path, nargs="+", default=[], help="made of other questions")
     parser.add_argument("--glue-dir", type=Path, help="folder with STS-B, for --warm-up-rows")
     parser.add_argument(
         "--dtype", default="float32", choices=["float32", "bfloat16"], help="to score 2019 in"
@@ -147,7 +176,16 @@ def main(argv: Sequence[str] | None = None) -> None:
             parser.error("--data-dir is needed")
         if options.warm_up_rows and not options.glue_dir:
             parser.error("--warm-up-rows needs --glue-dir")
-        names = ("documents", "learning_rate", "step_documents", "warm_up_rows", "dtype")
+        if options.question_documents and not (options.question_lists and options.warm_up_rows):
+            parser.error("--question-documents needs --question-lists and --warm-up-rows")
+        names = (
+            "documents",
+            "learning_rate",
+            "step_documents",
+            "warm_up_rows",
+            "question_documents",
+            "dtype",
+        )
         budget = [getattr(options, name) for name in names]
         trials = [
             Trial(options.model, loss, size, arm, seed, *budget)
@@ -160,7 +198,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         run_missing(
             trials,
             done,
-            lambda trial: run(trial, options.data_dir, options.glue_dir, options.work),
+            lambda trial: run(trial, options),
             options.results,
             options.jobs,
             lambda record: f"nDCG@10 {record['measures']['nDCG@10']['mean']:.4f}",
@@ -168,13 +206,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(table(done))
 
 
-def run(trial: Trial, data: Path, glue: Path, work: Path) -> dict[str, Any]:
+def run(trial: Trial, options: argparse.Namespace) -> dict[str, Any]:
     """Train, re-rank, judge; returns the trial's line."""
+    data, work = options.data_dir, options.work
     model, log, test = work / trial.name, work / f"{trial.name}.log", data / TEST
     out, judged = work / f"{trial.name}.trec", work / f"{trial.name}.json"
     bm25, qrels = test / "runs" / "bm25.trec.gz", test / "qrels.trec"
     lists = [_lists(trial.labels, data / year, work, log) for year in _years(trial.labels)]
-    begin = _warmed_up(trial, glue, work, log) if trial.warm_up_rows else trial.model
+    begin = _warmed_up(trial, options, log) if trial.warm_up_rows else trial.model
     gemma_encoder(trial.arguments(begin, lists, test / "queries.jsonl.gz", model), log)
     gemma_encoder(
         [
@@ -205,13 +244,19 @@ def run(trial: Trial, data: Path, glue: Path, work: Path) -> dict[str, Any]:
     }
 
 
-def _warmed_up(trial: Trial, glue: Path, work: Path, log: Path) -> str:
-    """The model that learnt pairs; the first trial that needs it trains it."""
-    folder = work / trial.warm_up_name
+def _warmed_up(trial: Trial, options: argparse.Namespace, log: Path) -> str:
+    """The model that lists go on from; the first trial that needs it trains it."""
+    pairs, questions = options.work / trial.pairs_name, options.work / trial.questions_name
+    unseen = options.data_dir / TEST / "queries.jsonl.gz"
     with _WARMING_UP:
-        if not (folder / "run.json").is_file():
-            gemma_encoder(trial.warm_up_arguments(glue, folder), log)
-    return str(folder)
+        if not (pairs / "run.json").is_file():
+            gemma_encoder(trial.pairs_arguments(options.glue_dir, pairs), log)
+        if not trial.question_documents:
+            return str(pairs)
+        if not (questions / "run.json").is_file():
+            lists = options.question_lists
+            gemma_encoder(trial.questions_arguments(str(pairs), lists, unseen, questions), log)
+    return str(questions)
 
 
 def _less(values: dict[str, Any], key: str) -> dict[str, Any]:
@@ -248,11 +293,17 @@ def table(results: dict[Trial, dict[str, Any]]) -> str:
     """
     of_setting: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
     for trial, record in results.items():
-        budget = (trial.warm_up_rows, trial.documents, f"{trial.learning_rate:g}", trial.dtype)
+        budget = (
+            trial.warm_up_rows,
+            trial.question_documents,
+            trial.documents,
+            f"{trial.learning_rate:g}",
+            trial.dtype,
+        )
         of_setting[(trial.model, trial.arm, trial.loss, trial.list_size, *budget)].append(record)
     titles = (
-        "model, arm, loss, list, pairs before, documents, learning rate, scored in, seeds, nDCG@10, "
-        "interval over queries (first seed), against BM25, p, RR@10, AP"
+        "model, arm, loss, list, pairs before, questions before, documents, learning rate, scored in, "
+        "seeds, nDCG@10, interval over queries (first seed), against BM25, p, RR@10, AP"
     )
     rows = []
     for setting, records in sorted(of_setting.items(), key=lambda each: str(each[0])):

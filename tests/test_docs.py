@@ -14,12 +14,15 @@ import gemma_encoder
 from gemma_encoder.cli.main import VERBS, options_of
 from gemma_encoder.cli.options import OPTIONS
 from gemma_encoder.cli.parsing import parse
+from gemma_encoder.cli.study import plan_of
+from gemma_encoder.cli.study_recipes import read_words, train_words
 from gemma_encoder.testing import tiny_decoder
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("", "docs", "docs/results", "benchmarks", "datasets")
 DOCUMENTS = sorted(chain.from_iterable((ROOT / folder).glob("*.md") for folder in FOLDERS))
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+STUDIES = sorted((ROOT / "recipes").glob("study_*.yaml"))
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -69,11 +72,21 @@ def test_command_is_understood(command, monkeypatch):
     parse(f"gemma-encoder {verb}", "", OPTIONS[verb], options_of(verb, words))
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=relative)
+@pytest.mark.parametrize("recipe", [each for each in RECIPES if each not in STUDIES], ids=relative)
 def test_recipe_is_understood(recipe):
     options, *_ = parse("gemma-encoder train", "", OPTIONS["train"], ["--config", str(recipe)])
     assert options.model
     assert options.output
+
+
+@pytest.mark.parametrize("recipe", STUDIES, ids=relative)
+def test_study_is_understood(recipe, decoder_folder):
+    words = ["--config", str(recipe), "--model", str(decoder_folder)]
+    (options,) = parse("gemma-encoder study", "", OPTIONS["study"], words)
+    plan = plan_of(options)
+    for arm in plan.arms():
+        for task in plan.tasks:
+            assert read_words([*train_words(plan, arm, task, 0, None), "--output=x"])
 
 
 @pytest.mark.parametrize("task", ["wic", "wsc"])

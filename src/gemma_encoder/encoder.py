@@ -29,11 +29,13 @@ from .encoder_config import EncoderConfig, overridden
 from .errors import ConfigError
 from .heads import MLPHead
 from .losses import RankingLoss, loss_for
-from .packing import pack, repad, rounded, unpad
+from .packing import aligned, pack, repad, rounded, unpad
 from .pooling import build_pooler
 from .text import TextTokenizer, TokenizedBatch
 
 Layout = Literal["packed", "padded"]
+PaddingSide = Literal["right", "left"]
+PaddedPositions = Literal["text", "row"]
 
 ROW_PARTS = 64
 """On a CPU a packed row is filled up by one token in so many at most."""
@@ -79,6 +81,9 @@ class Encoder(nn.Module):
         text: Texts to token ids, by template, length limit and special-token policy.
         compile_layers: Whether scoring computes the layers by compiled code (`compiling`). If None: on a CPU,
             from where a stream of rows has become so long that it pays.
+        padding_side: Where the padded layout moves its padding; None leaves it where it is.
+        padded_positions: What the padded layout counts positions from: a text's first token, or the row's
+            first place, so that padding on the left shifts them.
     """
 
     def __init__(
@@ -105,6 +110,8 @@ class Encoder(nn.Module):
         self.requested_backend = backend
         self.layout = layout
         self.compile_layers = compile_layers
+        self.padding_side: PaddingSide | None = None
+        self.padded_positions: PaddedPositions = "text"
         install_dropout(self.stock_backbone, config.dropout)
 
     # -------------------------------------------------------------------------------- in and out of folders
@@ -359,10 +366,7 @@ class Encoder(nn.Module):
         """
         layout = pack(attention_mask)
         if self.layout == "padded":
-            positions = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
-            return self.backbone(
-                input_ids=input_ids, attention_mask=attention_mask, position_ids=positions, use_cache=False
-            ).last_hidden_state
+            return self._encode_padded(input_ids, attention_mask)
         row = layout.filled(rounded(layout.tokens, ROW_PARTS)) if fill else layout
         ids = F.pad(unpad(input_ids, layout), (0, row.tokens - layout.tokens))
         packed = PackedContext(row, self.config.attention == "causal", self.requested_backend)
@@ -373,6 +377,21 @@ class Encoder(nn.Module):
             packed=packed,
         ).last_hidden_state
         return repad(states.squeeze(0)[: layout.tokens], layout)
+
+    def _encode_padded(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """By stock attention; the states are where the tokens came from, on whichever side the padding is."""
+        places = None if self.padding_side is None else aligned(attention_mask, self.padding_side)
+        if places is not None:
+            input_ids, attention_mask = input_ids.gather(1, places), attention_mask.gather(1, places)
+        positions = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
+        if self.padded_positions == "row":
+            positions = torch.arange(positions.shape[1], device=positions.device).expand_as(positions)
+        states: Tensor = self.backbone(
+            input_ids=input_ids, attention_mask=attention_mask, position_ids=positions, use_cache=False
+        ).last_hidden_state
+        if places is None:
+            return states
+        return torch.zeros_like(states).scatter(1, places.unsqueeze(-1).expand_as(states), states)
 
     def forward(
         self,

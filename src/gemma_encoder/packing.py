@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -102,6 +103,15 @@ def pack(attention_mask: Tensor) -> PackedLayout:
             fix="pad on the left or on the right only",
         )
     return PackedLayout(offsets.to(torch.int32), positions, indices, lengths, (batch_size, padded_length))
+
+
+def aligned(attention_mask: Tensor, side: Literal["right", "left"]) -> Tensor:
+    """Where in its row each place takes its token from so that all padding is on one side, int64 `[B, S]`.
+
+    Tokens keep their order, and padding its own. Each row names every place once.
+    """
+    kept = attention_mask if side == "right" else 1 - attention_mask
+    return kept.argsort(dim=1, descending=True, stable=True)
 
 
 def unpad(padded: Tensor, layout: PackedLayout) -> Tensor:

@@ -100,12 +100,17 @@ class TextTokenizer:
         tokenizer: The decoder's tokenizer.
         config: Template, maximal length and special tokens.
 
+    Attributes:
+        remembered: Token ids of strings that need not be tokenised again, if they are to be remembered. May
+            be shared with others that have an equal tokenizer.
+
     Raises:
         ConfigError: The maximal length leaves no room for a text.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, config: TextConfig) -> None:
         self.tokenizer, self.config = tokenizer, config
+        self.remembered: dict[str, list[int]] | None = None
         self.suffix = self._common_suffix()
         empty = self._ids([self.render(("", "") if config.is_pair else "")])[0]
         fixed = max(len(empty), len(self.suffix))
@@ -216,6 +221,13 @@ class TextTokenizer:
         return next((token for token in known if isinstance(token, int)), 0)
 
     def _ids(self, texts: list[str]) -> list[list[int]]:
+        if self.remembered is None:
+            return self._computed_ids(texts)
+        if new := [text for text in dict.fromkeys(texts) if text not in self.remembered]:
+            self.remembered.update(zip(new, self._computed_ids(new), strict=True))
+        return [self.remembered[text] for text in texts]
+
+    def _computed_ids(self, texts: list[str]) -> list[list[int]]:
         return self.tokenizer(texts, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
 
     def _common_suffix(self) -> list[int]:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, DataError
+from ..extras import library
 from ..json_files import write_json
-from ..ranking.extra import library
 from ..ranking.measures import (
     DEFAULT_MEASURES,
     Judgement,

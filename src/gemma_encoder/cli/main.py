@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from itertools import takewhile
 
 from ..errors import GemmaEncoderError
 from ..memory import keep_freed_memory
@@ -33,9 +34,10 @@ VERBS = {
     "inspect": "Say what a folder is: backbone, policies, measured receptive field, pooler, head, training.",
     "benchmark": "Run GLUE or SuperGLUE: tasks, seeds and baselines as one plan that can be stopped.",
     "report": "Make a benchmark's tables and figure again from its records.",
+    "study": "Compare ways to make and train an encoder: axes, seeds, statistics, a report; resumable.",
 }
-POSITIONAL = {"benchmark": "suite", "report": "folder"}
-"""Verbs whose first word is the value of an option."""
+POSITIONAL = {"benchmark": ("suite",), "report": ("folder",), "study": ("action", "output")}
+"""Verbs whose first words are the values of options."""
 EXAMPLES = """\
   gemma-encoder train --model gemma-3-270m --task sst2 --max_train_rows 1600 --output sst2
   gemma-encoder evaluate --model sst2 --task sst2
@@ -119,9 +121,10 @@ def _run(argv: list[str]) -> None:
 
 def options_of(verb: str, words: list[str]) -> list[str]:
     """The words behind a verb, all as options: `benchmark glue` is `benchmark --suite=glue`."""
-    if verb in POSITIONAL and words and not words[0].startswith("-"):
-        return [f"--{POSITIONAL[verb]}={words[0]}", *words[1:]]
-    return words
+    first = list(takewhile(lambda word: not word.startswith("-"), words))
+    named = zip(POSITIONAL.get(verb, ()), first, strict=False)
+    options = [f"--{name}={word}" for name, word in named]
+    return [*options, *words[len(options) :]]
 
 
 def _help() -> str:

@@ -244,6 +244,8 @@ def _default(name: str, kinds: Sequence[type]) -> dict[str, Any]:
 
 def _reader(hint: Any) -> Any:
     """What jsonargparse is to read an option with: texts by us, as it takes `#` and `null` for nothing."""
+    if hint == list[float]:
+        return _read_numbers
     if _is_list(hint):
         return _read_texts
     return _read_text if hint in (str, str | None) else hint
@@ -269,6 +271,15 @@ def _read_texts(value: Any) -> list[str]:
     if not isinstance(items, list):
         raise ValueError(f"is {items!r}, expected a list of texts")
     return [_read_text(item) for item in items]
+
+
+def _read_numbers(value: Any) -> list[float]:
+    """A list of numbers, as words or not."""
+    items = json.loads(value) if isinstance(value, str) else value
+    try:
+        return [float(item) for item in items]
+    except (TypeError, ValueError):
+        raise ValueError(f"is {items!r}, expected a list of numbers") from None
 
 
 def _full_name(name: str, hints: dict[str, Any]) -> str:

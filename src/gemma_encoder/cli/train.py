@@ -123,6 +123,7 @@ def training_arguments(
         "bf16": bf16_is_native() and not extra.get("fp16"),
         "early_stopping_patience": None,
         "compile_layers": None,
+        "layout": None,
     }
     # transformers wants to be told that bf16 on a machine without a GPU is meant.
     extra.setdefault("use_cpu", not torch.accelerator.is_available())

@@ -16,8 +16,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from ..errors import ConfigError, DataError, first_line
+from ..extras import library
 from ..json_files import write_json
-from .extra import library
 from .runs import Run, is_name, ranked
 
 Method = Literal["lucene", "robertson", "atire"]
@@ -98,7 +98,7 @@ class Bm25Index:
                 where=str(folder),
                 fix="build it with bm25_index",
             )
-        bm25s = library("bm25s")
+        bm25s = library("bm25s", extra="ranking")
         data = folder / record["data"]
         try:
             stop_words = record["options"]["stop_words"]
@@ -212,7 +212,7 @@ def bm25_index(
 
 
 def _build(folder: Path, corpus: Iterable[Document], options: Bm25Options) -> None:
-    bm25s = library("bm25s")
+    bm25s = library("bm25s", extra="ranking")
     hashing = _Fingerprint(options)
     tokens = _tokenized(hashing.texts_of(corpus), options, return_ids=True)
     if not tokens.vocab:
@@ -256,7 +256,7 @@ class _Fingerprint:
     """Hashes documents on their way, and sees that their ids are good."""
 
     def __init__(self, options: Bm25Options) -> None:
-        library("bm25s"), library("Stemmer")
+        library("bm25s", extra="ranking"), library("Stemmer", extra="ranking")
         made_by = {name: version(name) for name in ("bm25s", "PyStemmer")}
         self.hash = hashlib.sha256(json.dumps([FORMAT, asdict(options), made_by], sort_keys=True).encode())
         self.ids: dict[str, None] = {}
@@ -290,7 +290,7 @@ def _words(texts: list[str], options: Bm25Options) -> list[list[str]]:
 
 
 def _tokenized(texts: Iterable[str], options: Bm25Options, *, return_ids: bool) -> Any:
-    return library("bm25s").tokenize(
+    return library("bm25s", extra="ranking").tokenize(
         texts,
         token_pattern=options.token_pattern,
         stopwords=options.stop_words,
@@ -303,7 +303,7 @@ def _tokenized(texts: Iterable[str], options: Bm25Options, *, return_ids: bool) 
 def _stemmer(options: Bm25Options) -> Any:
     if options.stemmer is None:
         return None
-    known = library("Stemmer").algorithms()
+    known = library("Stemmer", extra="ranking").algorithms()
     if options.stemmer not in known:
         raise ConfigError(f"stemmer is {options.stemmer!r}", fix=f"use None or one of {', '.join(known)}")
-    return library("Stemmer").Stemmer(options.stemmer)
+    return library("Stemmer", extra="ranking").Stemmer(options.stemmer)

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..errors import DataError
+from ..extras import library
 from .collection import Collection
-from .extra import library
 from .list_records import join_title
 from .runs import Qrels, Run
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError, DataError
-from .extra import library
+from ..extras import library
 from .runs import ranked
 
 DEFAULT_MEASURES = ("RR@10", "nDCG@10", "AP", "R@100")
@@ -286,7 +286,7 @@ def _measure(name: str, min_relevance: int) -> Any:
     """The measure of ir_measures that is meant."""
     if min_relevance < 1:
         raise ConfigError(f"min_relevance is {min_relevance}", fix="give 1 or a higher grade")
-    ir_measures = library("ir_measures")
+    ir_measures = library("ir_measures", extra="ranking")
     # Its own parser needs parts of `ast` that Python 3.14 no longer has.
     said = _MEASURE.fullmatch(name)
     kind = ir_measures.measures.registry.get(said[1]) if said else None
@@ -310,13 +310,13 @@ def _measure(name: str, min_relevance: int) -> Any:
 
 def _provider() -> Any:
     """What computes in this process: the others need Perl, or libraries that the extra doesn't bring."""
-    ir_measures = library("ir_measures")
+    ir_measures = library("ir_measures", extra="ranking")
     named = ("pytrec_eval", "compat", "judged", "msmarco", "accuracy")
     return ir_measures.providers.FallbackProvider([ir_measures.providers.registry[name] for name in named])
 
 
 def _unknown(name: str) -> ConfigError:
-    kinds = library("ir_measures").measures.registry
+    kinds = library("ir_measures", extra="ranking").measures.registry
     word, at, parameter = name.partition("@")
     near = [kinds[kind].__name__ for kind in kinds if kind.lower() == word.lower() and kind != word]
     meant = f", but {near[0]}{at}{parameter}" if near else ""

@@ -15,7 +15,7 @@ import torch
 from datasets.fingerprint import Hasher
 
 from ..encoder import Encoder
-from .extra import library
+from ..extras import library
 from .list_records import join_title
 from .lists import CandidateList
 

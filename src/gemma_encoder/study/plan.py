@@ -79,6 +79,13 @@ class Axis:
             raise ConfigError(f"The axis {name} has a level twice: {', '.join(names)}", fix="leave one out")
         return cls(name, tuple(levels))
 
+    def level(self, chosen: str | float) -> Level:
+        """A level by its name, or the one that a number of the range is."""
+        for level in self.levels:
+            if level.name == chosen:
+                return level
+        return Level(_word(chosen), {self.name: chosen})
+
     @classmethod
     def _read_range(cls, name: str, given: Mapping[str, Any]) -> Axis:
         unknown = given.keys() - {"low", "high", "log"}
@@ -90,6 +97,9 @@ class Axis:
                 fix="give numbers: {low: 1e-5, high: 1e-4, log: true}, low above 0 with log",
             )
         return cls(name, low=low, high=high, log=bool(given.get("log")))
+
+
+_NO_LEVEL = Level("", {})
 
 
 @dataclass(frozen=True)
@@ -211,7 +221,13 @@ class StudyPlan:
             arms += [_arm({**first, axis.name: level}, first) for axis in axes for level in axis.levels[1:]]
         return arms
 
-    def keys(self) -> list[TrialKey]:
+    def arm_of(self, chosen: Mapping[str, str | float]) -> Arm:
+        """The arm with these levels, or numbers of ranges, by axis."""
+        axes = self.axes_read()
+        first = {axis.name: axis.levels[0] if axis.levels else _NO_LEVEL for axis in axes}
+        return _arm({axis.name: axis.level(chosen[axis.name]) for axis in axes}, first)
+
+    def trial_keys(self) -> list[TrialKey]:
         """All trials that are known before the first one runs, in the order they are to run in.
 
         Learning rates come first; reports go seed by seed, so that a part of them is a smaller study.
@@ -323,4 +339,4 @@ def _word(value: Any) -> str:
     """A value in words: YAML's true is `true`."""
     if isinstance(value, bool):
         return str(value).lower()
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -239,22 +239,35 @@ def to_split(
 
 def hold_out(train: Split, fraction: float, seed: int) -> tuple[Split, Split]:
     """Split training rows into those to train on and those to judge by; both keep the order of the file."""
+    return hold_out_rows(train, round(train.rows.num_rows * fraction), seed=seed)
+
+
+def hold_out_rows(train: Split, count: int, *, seed: int) -> tuple[Split, Split]:
+    """The same with a number of rows; of rows that are judged in groups whole groups, until it is reached."""
     total = train.rows.num_rows
-    if total < 2:
-        raise DataError("one row can't be split in two", where=train.source, fix="give a validation file")
-    order = list(range(total))
-    random.Random(seed).shuffle(order)
-    count = min(max(1, round(total * fraction)), total - 1)
-    note = f"{count:,} of the {total:,} training rows, held out with seed {seed}"
-    held = Split(train.rows.select(sorted(order[:count])), train.source, note)
-    kept = Split(
-        train.rows.select(sorted(order[count:])),
-        train.source,
-        f"{total - count:,} of {total:,} rows; the others are held out for validation",
-        train.skipped,
-        train.empty_texts,
+    units = by_group(train.rows[GROUP] if GROUP in train.rows.column_names else range(total))
+    if len(units) < 2:
+        what = "one row" if total < 2 else "one group of rows"
+        raise DataError(f"{what} can't be split in two", where=train.source, fix="give a validation file")
+    random.Random(seed).shuffle(units)
+    held: list[int] = []
+    while len(units) > 1 and len(held) < max(1, count):
+        held += units.pop(0)
+    kept = sorted(row for unit in units for row in unit)
+    return (
+        Split(
+            train.rows.select(kept),
+            train.source,
+            f"{len(kept):,} of {total:,} rows; the others are held out for validation",
+            train.skipped,
+            train.empty_texts,
+        ),
+        Split(
+            train.rows.select(sorted(held)),
+            train.source,
+            f"{len(held):,} of the {total:,} training rows, held out with seed {seed}",
+        ),
     )
-    return kept, held
 
 
 def sample(split: Split, max_rows: int | None, seed: int, *, lists: bool = False) -> Split:

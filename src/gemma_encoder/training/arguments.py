@@ -11,6 +11,7 @@ import torch
 from transformers import TrainingArguments
 from transformers.trainer_utils import SaveStrategy, SchedulerType
 
+from ..encoder import Layout, PaddedPositions, PaddingSide
 from ..errors import ConfigError, first_line
 from ..losses import RankingLoss
 
@@ -61,6 +62,11 @@ class EncoderTrainingArguments(TrainingArguments):
         eval_max_tokens: Most tokens in one forward pass while evaluating.
         compile_layers: Compute the layers by compiled code, which is faster and takes up to half a minute to
             make. If None: on a CPU with a C++ compiler, if what is left after a few steps is worth it.
+        layout: Packed, or for a comparison padded, by stock attention; as the encoder has it if None. What is
+            learnt is the same, to float tolerance.
+        padding_side: Where the padded layout has its padding.
+        padded_positions: What the padded layout counts positions from: a text's first token, or the row's
+            first place, which padding on the left shifts.
         ranking_loss: In ranking, which loss over a list: a key of `losses.RANKING_LOSSES`.
         tune: What is trained besides pooler and head: `full` = the backbone, `lora` = adapters on it, `head`
             = nothing.
@@ -106,6 +112,9 @@ class EncoderTrainingArguments(TrainingArguments):
     max_tokens: int = 2048
     eval_max_tokens: int = 4096
     compile_layers: bool | None = None
+    layout: Layout | None = None
+    padding_side: PaddingSide = "right"
+    padded_positions: PaddedPositions = "text"
     ranking_loss: RankingLoss = "softmax"
     tune: Tune = "full"
     train_embeddings: bool = False

@@ -170,7 +170,9 @@ class EncoderTrainer(Trainer):
             if done < LOOK_AHEAD_AT:
                 return False
             left = self.throughput.tokens / done * (self.state.max_steps - done)
-            wanted = pays(self.encoder.backbone, left, WORTH_COMPILING, backward=True)
+            wanted = self.encoder.layout == "packed" and pays(
+                self.encoder.backbone, left, WORTH_COMPILING, backward=True
+            )
         if wanted:
             self.progress.say("compiling the layers, up to half a minute the first time")
         return wanted

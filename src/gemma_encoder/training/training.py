@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from transformers import EarlyStoppingCallback, set_seed
+from transformers import EarlyStoppingCallback, TrainerCallback, set_seed
 
 from ..checkpoint import CONFIG_FILE
 from ..decoders import describe_decoder
@@ -60,6 +60,8 @@ def train(
     *,
     resume: bool = False,
     overwrite: bool = False,
+    save: bool = True,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> TrainResult:
     """Fine-tune an encoder and save it with `run.json` in `args.output_dir`.
 
@@ -71,6 +73,8 @@ def train(
         args: Options.
         resume: Go on from the last whole checkpoint; the result is that of an uninterrupted run.
         overwrite: Replace a model in `output_dir`, and delete the checkpoints of an interrupted run.
+        save: Write the model and `run.json`. Without, `output_dir` says only where checkpoints lie meanwhile.
+        callbacks: What else is to be told how it goes.
 
     Raises:
         ConfigError: The encoder does not fit the task, an option can't be used, or there is an earlier run
@@ -129,10 +133,16 @@ def train(
         validation_rows.labels.numpy(), task.metrics, task.problem_type, **validation_rows.together()
     )
     trainer = EncoderTrainer(encoder, trainer_args, task, train_items, validation_rows)
+    for callback in callbacks:
+        trainer.add_callback(callback)
     if args.early_stopping_patience is not None:
         trainer.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
     try:
-        with _no_cudnn_attention(), _embeddings(encoder, args, train_items, validation_rows):
+        with (
+            _no_cudnn_attention(),
+            _layout(encoder, args),
+            _embeddings(encoder, args, train_items, validation_rows),
+        ):
             run["parameters"] = _count(encoder)
             if resume and trainer.had_stopped_early(str(found)):
                 trainer.finish_from(str(found))
@@ -142,7 +152,7 @@ def train(
             scores = trainer.scores_of_validation()
         encoder.eval()
         metrics = {name: evaluated[f"eval_{name}"] for name in task.metrics}
-        if trainer.is_world_process_zero():
+        if save and trainer.is_world_process_zero():
             encoder.save_pretrained(output_dir, merge_adapter=args.merge_adapter)
         run["status"] = "finished"
     except BaseException as error:
@@ -171,7 +181,8 @@ def train(
     }
     _record(run, trainer, started)
     if trainer.is_world_process_zero():
-        write_run(output_dir, run)
+        if save:
+            write_run(output_dir, run)
         if not args.keep_checkpoints:
             with suppress(TrainingError):  # the model is saved; what is left of them harms nobody
                 delete_checkpoints(checkpoints)
@@ -232,6 +243,16 @@ def check_run(encoder: Encoder, data: TaskData, args: EncoderTrainingArguments) 
             "The encoder has a LoRA adapter, which full fine-tuning would train beside the weights",
             fix="use tune=lora to train the adapter on, or save the encoder with the adapter merged first",
         )
+    layout = args.layout or encoder.layout
+    if layout == "packed" and (args.padding_side, args.padded_positions) != ("right", "text"):
+        raise ConfigError(
+            "padding_side and padded_positions do nothing in the packed layout, which has no padding",
+            fix="leave them out, or use layout=padded",
+        )
+    if layout == "padded" and args.compile_layers:
+        raise ConfigError(
+            "compile_layers does nothing in the padded layout", fix="leave it out, or use layout=packed"
+        )
     if args.dataloader_drop_last and len(data.train) < args.per_device_train_batch_size:
         raise ConfigError(
             f"dataloader_drop_last leaves no batch: there are {len(data.train)} training rows, "
@@ -288,6 +309,19 @@ def _embeddings(
     if not args.train_embeddings or not isinstance(rows, TokenizedRows):
         return nullcontext()
     return only_rows_of(encoder, [*rows.input_ids, *validation.input_ids])
+
+
+@contextmanager
+def _layout(encoder: Encoder, args: EncoderTrainingArguments) -> Iterator[None]:
+    """Train in the layout that is asked for; afterwards the encoder has its own again."""
+    before = encoder.layout, encoder.padding_side, encoder.padded_positions
+    encoder.layout = args.layout or encoder.layout
+    if encoder.layout == "padded":
+        encoder.padding_side, encoder.padded_positions = args.padding_side, args.padded_positions
+    try:
+        yield
+    finally:
+        encoder.layout, encoder.padding_side, encoder.padded_positions = before
 
 
 def _standardise(encoder: Encoder, targets: torch.Tensor) -> None:

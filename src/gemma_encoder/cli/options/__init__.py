@@ -10,6 +10,7 @@ from .benchmarks import BenchmarkOptions, RecipeOptions, ReportOptions
 from .collections import Bm25Settings, CandidatesOptions, CollectionOptions, FuseOptions, RankOptions
 from .encoders import ComputeOptions, DropoutOptions, EncoderOptions, HeadOptions, PoolingOptions
 from .making import AdaptOptions, ListOptions, TrainingOptions, TrainOptions
+from .studies import StudyOptions
 from .using import BenchOptions, EvaluateOptions, InspectOptions, PredictOptions, RunEvaluationOptions
 
 OPTIONS: dict[str, tuple[type, ...]] = {
@@ -24,6 +25,7 @@ OPTIONS: dict[str, tuple[type, ...]] = {
     "candidates": (CandidatesOptions, CollectionOptions),
     "benchmark": (BenchmarkOptions, RecipeOptions, EncoderOptions),
     "report": (ReportOptions,),
+    "study": (StudyOptions,),
 }
 
 __all__ = [
@@ -48,6 +50,7 @@ __all__ = [
     "RecipeOptions",
     "ReportOptions",
     "RunEvaluationOptions",
+    "StudyOptions",
     "TrainOptions",
     "TrainingOptions",
 ]

@@ -137,6 +137,11 @@ class TrainingOptions:
         eval_max_tokens: The same while evaluating.
         compile_layers: Compute the layers by compiled code, which is faster and takes up to half a minute to
             make. If not given: on a CPU with a C++ compiler, if what is left after a few steps is worth it.
+        layout: Packed if not given, or for a comparison padded, by stock attention; what is learnt is the
+            same.
+        padding_side: Where the padded layout has its padding.
+        padded_positions: What the padded layout counts positions from: a text's first token, or the row's
+            first place, which padding on the left shifts.
         tune: What learns besides pooler and head: all of the backbone, LoRA adapters on it, or nothing.
         train_embeddings: With full, train the embeddings of the rows' tokens too.
         lora_r: Rank of LoRA updates.
@@ -162,6 +167,9 @@ class TrainingOptions:
     max_tokens: int = 2048
     eval_max_tokens: int = 4096
     compile_layers: bool | None = None
+    layout: Literal["packed", "padded"] | None = None
+    padding_side: Literal["right", "left"] = "right"
+    padded_positions: Literal["text", "row"] = "text"
     tune: Literal["full", "lora", "head"] = "full"
     train_embeddings: bool = False
     lora_r: int = 16

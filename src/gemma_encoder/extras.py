@@ -1,14 +1,14 @@
-"""Libraries of the extras for ranking, imported when they are needed."""
+"""Libraries of the package's extras, imported when they are needed."""
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import Any
 
-from ..errors import ConfigError
+from .errors import ConfigError
 
 
-def library(name: str, *, extra: str = "ranking") -> Any:
+def library(name: str, *, extra: str) -> Any:
     """Import a library of an extra.
 
     Raises:

@@ -1,0 +1,131 @@
+"""A study's arms as `gemma-encoder train` would read them: what trials run, and the command for each."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ConfigError
+from .common import encoder_config
+from .options import OPTIONS
+from .parsing import parse
+from .train import training_arguments
+from .train_data import rows_to_learn
+
+if TYPE_CHECKING:
+    from ..study.plan import Arm, StudyPlan
+    from ..study.trial import Recipe
+    from ..tasks import TaskData
+
+FILE_TASK = "file"
+"""What a study calls the task of a file of the user's own."""
+
+_OF_THE_STUDY = ("output", "task", "seed", "resume", "overwrite", "dry_run", "new_head", "train_lists")
+_LAST_WEIGHTS = {"args.save_strategy": "no", "args.load_best_model_at_end": False}
+"""What a trial does where its options don't say: it judges the weights at the end, and saves nothing."""
+
+
+class Recipes:
+    """Makes recipes of arms; reads each task's data once.
+
+    Args:
+        plan: The study's plan.
+        work: Where trials may write meanwhile.
+    """
+
+    def __init__(self, plan: StudyPlan, work: Path) -> None:
+        self.plan, self.work = plan, work
+        self._data: dict[str, TaskData] = {}
+
+    def __call__(self, arm: Arm, task: str, seed: int, learning_rate: float | None) -> Recipe:
+        """The recipe of a trial.
+
+        Raises:
+            ConfigError: An option isn't one of train's, or has a value that is not allowed.
+            DataError: The task's data can't be read.
+        """
+        from ..study.trial import Recipe
+
+        words = train_words(self.plan, arm, task, seed, learning_rate)
+        output = f"--output={self.work / str(seed)}"
+        train_options, lists, _, training, encoder_options = read_words([*words, output])
+        data = self._read(task, replace(train_options, max_train_rows=None), training)
+        named = "" if task == FILE_TASK else task
+        of_task = data.task
+        config = encoder_config(
+            encoder_options, named, of_task.template, of_task.problem_type, of_task.labels
+        )
+        return Recipe(
+            decoder=train_options.model,
+            config=config,
+            args=training_arguments(train_options, training, lists),
+            data=data,
+            data_name=task,
+            max_train_rows=train_options.max_train_rows,
+            command=shlex.join(["gemma-encoder", "train", *words, "--output", "FOLDER"]),
+        )
+
+    def check(self, arms: list[Arm]) -> None:
+        """Find options that can't be used before anything runs.
+
+        Raises:
+            ConfigError: Names the arm.
+        """
+        import argparse
+
+        for arm in arms:
+            for task in self.plan.tasks:
+                try:
+                    self(arm, task, 0, None)
+                except (ConfigError, argparse.ArgumentError) as error:
+                    raise ConfigError(f"The arm {arm.name} can't be made for {task}: {error}") from error
+
+    def _read(self, task: str, options: Any, training: Any) -> TaskData:
+        if task not in self._data:
+            # Rows are drawn from the same data whatever the seed; a file's own part is held out with seed 0.
+            self._data[task] = rows_to_learn(options, replace(training, seed=0), None)
+        return self._data[task]
+
+
+def train_words(plan: StudyPlan, arm: Arm, task: str, seed: int, learning_rate: float | None) -> list[str]:
+    """A trial as words behind `gemma-encoder train`, but for the output.
+
+    Raises:
+        ConfigError: An option is not for arms to set.
+    """
+    changed = dict(arm.options)
+    if learning_rate is not None:
+        changed["learning_rate"] = learning_rate
+    options = {**plan.base, **changed}
+    for name in _OF_THE_STUDY:
+        if name in options:
+            raise ConfigError(f"{name} is set by the study", fix=f"leave {name} out of base and axes")
+    defaults = {"args.eval_strategy": "no" if plan.pruning == "none" else "epoch", **_LAST_WEIGHTS}
+    defaults = {name: value for name, value in defaults.items() if name not in options}
+    return _words({**options, **_of_task(task), "seed": seed, **defaults})
+
+
+def read_words(words: list[str]) -> tuple[Any, ...]:
+    """The option classes of `train`."""
+    return parse("gemma-encoder train", "", OPTIONS["train"], words)
+
+
+def _of_task(task: str) -> dict[str, str]:
+    return {} if task == FILE_TASK else {"task": task}
+
+
+def _words(options: Mapping[str, Any]) -> list[str]:
+    """Options as words of a command line; those without a value are left out."""
+    return [f"--{name}={_spelled(value)}" for name, value in options.items() if value is not None]
+
+
+def _spelled(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    return json.dumps(value) if isinstance(value, dict) else str(value)

@@ -1,0 +1,60 @@
+"""What the selection rows decide: the learning rate of an arm, the finalists of a search."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from statistics import fmean
+
+from .plan import Arm, StudyPlan
+from .records import Record
+
+
+def best_learning_rate(
+    records: Iterable[Record], plan: StudyPlan, task: str, arm: str, metric: str, *, higher: bool
+) -> float | None:
+    """The rate whose tuning trials have the best mean; the lower one of two that are equal.
+
+    Args:
+        records: Of the study.
+        plan: The plan.
+        task: Which task.
+        arm: Which arm.
+        metric: Its main metric.
+        higher: Whether more of it is better.
+
+    Returns:
+        The rate, None as long as a tuning trial of the arm has not ended. A rate that failed is not chosen;
+        if all did, None.
+    """
+    values: dict[float, list[float]] = defaultdict(list)
+    ended = 0
+    for record in records:
+        key = record.key
+        if (key.task, key.arm, key.stage) != (task, arm, "tuning") or key.learning_rate is None:
+            continue
+        ended += record.state in ("complete", "failed")
+        if record.result:
+            values[key.learning_rate].append(record.result.selection[metric])
+    if ended < len(plan.learning_rates) * plan.tuning_seeds or not values:
+        return None
+    sign = 1 if higher else -1
+    return max(sorted(values), key=lambda rate: sign * fmean(values[rate]))
+
+
+def finalists(
+    records: Iterable[Record], plan: StudyPlan, task: str, metric: str, *, higher: bool
+) -> list[Arm]:
+    """The best settings of a search, the best first, each once."""
+    tried = [each for each in records if each.key.task == task and each.key.stage == "search" and each.result]
+    sign = -1 if higher else 1
+    tried.sort(key=lambda each: (sign * each.result.selection[metric], each.number))  # type: ignore[union-attr]
+    arms = {each.key.arm: Arm(each.key.arm, each.levels, each.options) for each in tried}
+    baseline = plan.arms()[0]
+    return [arm for arm in arms.values() if arm.options != baseline.options][: plan.finalists]
+
+
+def search_ended(records: Sequence[Record], plan: StudyPlan, task: str) -> bool:
+    """Whether all settings of a task's search have been tried."""
+    states = [each.state for each in records if each.key.task == task and each.key.stage == "search"]
+    return "running" not in states and sum(state in ("complete", "pruned") for state in states) >= plan.trials
