@@ -61,7 +61,8 @@ def f1(average: str) -> Callable[[Judged], Any]:
 
 def exact_match(judged: Judged) -> float:
     """Share of groups in which every row is right (MultiRC's EM over questions)."""
-    return _share_of_groups(judged, judged.labels == judged.predicted)
+    right = judged.labels == judged.predicted
+    return _share_of_groups(judged, right.all(axis=1) if right.ndim == 2 else right)
 
 
 def gender_parity(judged: Judged) -> float:
