@@ -26,7 +26,7 @@ from gemma_encoder.json_files import write_json
 from gemma_encoder.ranking import read_run
 from gemma_encoder.ranking.collection import Corpus, find_file, read_queries
 from gemma_encoder.ranking.run_lists import RunLists
-from gemma_encoder.speed.contenders import CONTENDERS, Settings
+from gemma_encoder.speed.contenders import CONTENDERS, USUAL, Settings
 from gemma_encoder.speed.measuring import Speed, measure
 from gemma_encoder.speed.report import facts, table, write_figure
 from gemma_encoder.tasks import load_task
@@ -52,7 +52,9 @@ def main(argv: Sequence[str] | None = None, *, decoder: Decoder | None = None) -
     parser.add_argument("--run", help="a first stage's run over --collection, in TREC's columns")
     parser.add_argument("--folder", help="score with this trained folder of pairs instead of a new encoder")
     parser.add_argument("--rows", type=int, default=128, help="pairs scored in a round")
-    parser.add_argument("--contenders", nargs="+", default=list(CONTENDERS))
+    parser.add_argument(
+        "--contenders", nargs="+", default=list(USUAL), help=f"some of {', '.join(CONTENDERS)}"
+    )
     parser.add_argument("--batch-size", type=int, default=32, help="rows of a batch of the padded ones")
     parser.add_argument("--max-tokens", type=int, default=4096, help="our token budget for a pass")
     parser.add_argument(

@@ -141,10 +141,12 @@ class Pooler(Float32Module):
 
         Raises:
             DataError: A text has no token. Looked for on CPU only, where it costs nothing; on a GPU the check
-                would wait for the queue, and the result of such a row means nothing.
+                would wait for the queue, and in an exported model there is no place for it. The result of
+                such a row means nothing.
         """
         mask = mask.bool()
-        if mask.device.type == "cpu" and not bool(mask.any(dim=1).all()):
+        looked_for = mask.device.type == "cpu" and not torch.compiler.is_exporting()
+        if looked_for and not bool(mask.any(dim=1).all()):
             row = int((~mask.any(dim=1)).nonzero()[0])
             raise DataError(
                 "A text has no token",

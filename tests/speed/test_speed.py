@@ -7,27 +7,17 @@ from gemma_encoder import Encoder, machine
 from gemma_encoder.errors import ConfigError
 from gemma_encoder.speed import measuring
 from gemma_encoder.speed.alone import Alone, run_alone
-from gemma_encoder.speed.contenders import CONTENDERS, OURS, Settings
+from gemma_encoder.speed.contenders import CONTENDERS, OURS, USUAL, Settings
 from gemma_encoder.speed.limit import Products
 from gemma_encoder.speed.measuring import Measured, Speed, measure
 from gemma_encoder.speed.report import figure, table
-from gemma_encoder.testing import tiny_decoder
 
 ROWS = ["the river bank", "a good film", "money", "the bank of the river was a good film", "film"]
 QUICK = Settings(compile_layers=False)
 ONCE = {"dtypes": ["float32"], "rounds": 1, "alone": False, "tell": lambda line: None, "settings": QUICK}
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> str:
-    path = tmp_path_factory.mktemp("speed") / "model"
-    Encoder.from_decoder(tiny_decoder("gemma3"), verify=False, seed=0, labels=("a", "b")).save_pretrained(
-        path
-    )
-    return str(path)
-
-
-@pytest.mark.parametrize("name", CONTENDERS)
+@pytest.mark.parametrize("name", USUAL)
 @pytest.mark.parametrize("batch_size", [1, 2, 8])
 def test_contenders_compute_the_same(folder, name, batch_size):
     settings = Settings(batch_size=batch_size, max_tokens=7, compile_layers=False)
@@ -40,7 +30,7 @@ def test_everything_is_measured(folder):
     lines: list[str] = []
     speed = measure(folder, ROWS, rounds=2, alone=False, tell=lines.append, settings=QUICK)
     assert [(each.name, each.dtype) for each in speed.contenders] == [
-        (name, dtype) for dtype in ("float32", "bfloat16") for name in CONTENDERS
+        (name, dtype) for dtype in ("float32", "bfloat16") for name in USUAL
     ]
     assert all(len(each.seconds) == 2 and min(each.seconds) > 0 for each in speed.contenders)
     assert set(speed.limits) == {"float32", "bfloat16"} and not speed.left_out

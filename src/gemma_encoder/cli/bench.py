@@ -33,7 +33,7 @@ def run(options: BenchOptions) -> None:
             check_writable(path, option)
             refuse_existing(path, options.overwrite, option)
     quiet_libraries()
-    from ..speed.contenders import CONTENDERS, Settings
+    from ..speed.contenders import USUAL, Settings
     from ..speed.measuring import measure
     from ..speed.report import facts, table, write_figure
 
@@ -49,7 +49,7 @@ def run(options: BenchOptions) -> None:
         options.model,
         rows,
         dtypes=options.dtypes,
-        names=options.contenders or tuple(CONTENDERS),
+        names=options.contenders or USUAL,
         rounds=options.rounds,
         settings=settings,
         alone=options.alone,

@@ -15,10 +15,9 @@ from ..compiling import why_not_compiled
 from ..encoder import Encoder
 from ..errors import ConfigError
 from ..scoring import DEFAULT_MAX_TOKENS, Row, score_all
-from .clock import seconds
-
-Scorer = Callable[[Sequence[Row]], np.ndarray]
-"""Rows to scores `[N, num_labels]`, tokenisation included."""
+from .batches import Scorer, SizedScorer, tuned
+from .onnx_runtime import open_onnx_runtime
+from .openvino import open_openvino
 
 
 @dataclass(frozen=True)
@@ -31,6 +30,8 @@ class Settings:
         max_tokens: Token budget of a pass of ours.
         batch_size: Rows of a batch of the padded ones.
         compile_layers: Ours compiles its layers, where it can, as it does in a long stream.
+        exports: Folder in which the model is kept that other programs take, for one encoder; if None it is
+            exported anew each time.
 
     Raises:
         ConfigError: A value is not allowed.
@@ -41,6 +42,7 @@ class Settings:
     max_tokens: int = DEFAULT_MAX_TOKENS
     batch_size: int = 32
     compile_layers: bool = True
+    exports: str | None = None
 
     def __post_init__(self) -> None:
         if self.dtype not in ("float32", "bfloat16"):
@@ -99,26 +101,15 @@ def open_cross_encoder(folder: str, settings: Settings) -> Scorer:
 
 
 def open_tuned_cross_encoder(folder: str, settings: Settings) -> Scorer:
-    """The same with the fastest of `BATCH_SIZES` for the rows that it is given first.
+    """The same with the fastest batch size for the rows that it is given first.
 
     Raises:
         ConfigError: sentence-transformers isn't installed.
     """
-    score = _cross_encoder(folder, settings)
-    fastest: list[int] = []
-
-    def tuned(rows: Sequence[Row]) -> np.ndarray:
-        if not fastest:
-            score(BATCH_SIZES[0], rows[: BATCH_SIZES[0]])  # what only the first call takes
-            taken = {size: seconds(partial(score, size, rows), settings.device) for size in BATCH_SIZES}
-            fastest.append(min(taken, key=lambda size: taken[size]))
-        return score(fastest[0], rows)
-
-    return tuned
+    return tuned(_cross_encoder(folder, settings), settings.device)
 
 
-def _cross_encoder(folder: str, settings: Settings) -> Callable[[int, Sequence[Row]], np.ndarray]:
-    """Batch size and rows to scores."""
+def _cross_encoder(folder: str, settings: Settings) -> SizedScorer:
     if importlib.util.find_spec("sentence_transformers") is None:
         raise ConfigError("sentence-transformers is not installed", fix='pip install "gemma-encoder[st]"')
     from sentence_transformers import CrossEncoder
@@ -141,7 +132,6 @@ def _cross_encoder(folder: str, settings: Settings) -> Callable[[int, Sequence[R
     return score
 
 
-BATCH_SIZES = (4, 8, 16, 32, 64)
 OURS = "gemma-encoder"
 CONTENDERS: dict[str, Callable[[str, Settings], Scorer]] = {
     OURS: open_packed,
@@ -149,4 +139,9 @@ CONTENDERS: dict[str, Callable[[str, Settings], Scorer]] = {
     "padded": open_padded,
     "CrossEncoder": open_cross_encoder,
     "CrossEncoder tuned": open_tuned_cross_encoder,
+    "ONNX Runtime": open_onnx_runtime,
+    "OpenVINO": open_openvino,
 }
+ON_REQUEST = ("ONNX Runtime", "OpenVINO")
+"""Not run unless named: the model must be exported for them, which takes minutes."""
+USUAL = tuple(name for name in CONTENDERS if name not in ON_REQUEST)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -15,8 +16,9 @@ from ..errors import ConfigError, GemmaEncoderError
 from ..packing import plan_batches
 from ..scoring import Row
 from .alone import Alone, run_alone
+from .batches import Scorer
 from .clock import seconds
-from .contenders import CONTENDERS, OURS, Scorer, Settings
+from .contenders import CONTENDERS, OURS, USUAL, Settings
 from .limit import Products
 
 TOLERANCES = {"float32": (1e-3, 1e-3), "bfloat16": (0.5, 0.15)}
@@ -97,7 +99,7 @@ def measure(
     rows: Sequence[Row],
     *,
     dtypes: Sequence[str] = ("float32", "bfloat16"),
-    names: Sequence[str] = tuple(CONTENDERS),
+    names: Sequence[str] = USUAL,
     rounds: int = 5,
     settings: Settings | None = None,
     alone: bool = True,
@@ -129,28 +131,31 @@ def measure(
             f"{len(rows)} rows in {rounds} rounds are nothing to time", fix="give at least 1 of each"
         )
     settings = settings or Settings()
-    of_dtypes = {dtype: replace(settings, dtype=dtype) for dtype in dtypes}
     names = [OURS, *(name for name in names if name != OURS)]
     encoder = Encoder.from_pretrained(folder)
     lengths = [len(ids) for ids in encoder.tokenize(rows).input_ids]
     speed = Speed(len(rows), sum(lengths), max(lengths), [], {}, {})
     passes = [sum(lengths[row] for row in each) for each in plan_batches(lengths, settings.max_tokens)]
-    for dtype, of_dtype in of_dtypes.items():
-        scorers = _open(folder, names, of_dtype, speed.left_out)
-        scores = {name: scorer(rows) for name, scorer in scorers.items()}  # warms them up, too
-        differences = {name: _difference(each, scores[OURS], name, dtype) for name, each in scores.items()}
-        products = Products(encoder.to(settings.device, of_dtype.torch_dtype), passes)
-        work: dict[str, Callable[[], object]] = {
-            name: partial(scorer, rows) for name, scorer in scorers.items()
-        }
-        work |= {"products": products.stock, "fused products": products.fused}
-        taken = _in_turn(work, rounds, settings.device, f"{dtype}, ", tell)
-        both = zip(taken["products"], taken["fused products"], strict=True)
-        speed.limits[dtype] = [min(each) for each in both]
-        del work, scorers  # their weights, while others are measured by themselves
-        for name, difference in differences.items():
-            by_itself = run_alone(folder, name, rows, of_dtype) if alone else None
-            speed.contenders.append(Measured(name, dtype, taken[name], difference, by_itself))
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as exports:
+        for dtype in dtypes:
+            of_dtype = replace(settings, dtype=dtype, exports=settings.exports or exports)
+            scorers = _open(folder, names, of_dtype, speed.left_out)
+            scores = {name: scorer(rows) for name, scorer in scorers.items()}  # warms them up, too
+            differences = {
+                name: _difference(each, scores[OURS], name, dtype) for name, each in scores.items()
+            }
+            products = Products(encoder.to(settings.device, of_dtype.torch_dtype), passes)
+            work: dict[str, Callable[[], object]] = {
+                name: partial(scorer, rows) for name, scorer in scorers.items()
+            }
+            work |= {"products": products.stock, "fused products": products.fused}
+            taken = _in_turn(work, rounds, settings.device, f"{dtype}, ", tell)
+            both = zip(taken["products"], taken["fused products"], strict=True)
+            speed.limits[dtype] = [min(each) for each in both]
+            del work, scorers  # their weights, while others are measured by themselves
+            for name, difference in differences.items():
+                by_itself = run_alone(folder, name, rows, of_dtype) if alone else None
+                speed.contenders.append(Measured(name, dtype, taken[name], difference, by_itself))
     return speed
 
 
