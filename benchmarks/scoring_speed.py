@@ -68,14 +68,15 @@ def main(argv: Sequence[str] | None = None, *, decoder: Decoder | None = None) -
         parser.error("--collection and --run go together")
 
     quiet_libraries()
-    settings = Settings(
-        device=options.device,
-        max_tokens=options.max_tokens,
-        batch_size=options.batch_size,
-        compile_layers=options.compile_layers,
-    )
     result: dict[str, Any] = {"benchmark": "scoring speed", "model": options.folder or options.model}
     with tempfile.TemporaryDirectory() as scratch:
+        settings = Settings(
+            device=options.device,
+            max_tokens=options.max_tokens,
+            batch_size=options.batch_size,
+            compile_layers=options.compile_layers,
+            exports=scratch,
+        )
         folder = options.folder or _new_encoder(decoder or options.model, options.seed, scratch)
         for name, pairs in workloads(options).items():
             chosen = random.Random(options.seed).sample(pairs, min(options.rows, len(pairs)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -57,8 +58,7 @@ def write_onnx(encoder: Encoder, path: Path) -> None:
     mask[1, 6:] = 0
     free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with torch.no_grad(), _quietly():
             torch.onnx.export(
                 PaddedScores(encoder).eval(),
                 (ids, mask),
@@ -75,6 +75,20 @@ def write_onnx(encoder: Encoder, path: Path) -> None:
             f"torch can't export {encoder.stock_backbone.config.model_type} to ONNX: {first_line(error)}",
             fix="leave this contender out",
         ) from error
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """No word of torchvision, which isn't needed, nor of what the exporter will call its axes."""
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 @contextmanager
