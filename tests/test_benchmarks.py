@@ -18,6 +18,7 @@ from benchmarks import (
     cosine_ranking,
     cross_encoder,
     growth,
+    llama_cpp,
     ranking_quality,
     ranking_speed,
     scoring_speed,
@@ -420,3 +421,28 @@ def test_queries_of_the_test_year_never_reach_training(
     with pytest.raises(RuntimeError, match="^train$"):
         ranking_quality.main([*command, "--results", str(tmp_path / "r.jsonl"), "--work", str(work)])
     assert "1 of the queries would be both trained on and" in capsys.readouterr().err
+
+
+def test_llama_cpp_pools_the_same(tmp_path):
+    pytest.importorskip("llama_cpp")
+    result = llama_cpp.main(
+        [*TINY, "--rows", "5", "--dtypes", "float32", "--out", str(tmp_path / "pooled.json")],
+        decoder=tiny_decoder("gemma3"),
+    )
+    (comparison,) = result["comparisons"]
+    assert (comparison["ours"]["name"], comparison["reference"]["name"]) == ("ours", "llama.cpp F32")
+    encoder = Encoder.from_decoder(tiny_decoder("gemma3"), verify=False)
+    window = encoder.stock_backbone.config.sliding_window
+    ids = [list(range(3, 3 + length)) for length in (1, window + 1, 3 * window)]
+    llama_cpp.write_gguf(encoder, tmp_path / "model.gguf", "F32")
+    found = llama_cpp.LlamaCpp(tmp_path / "model.gguf", ids)(8)
+    # llama.cpp rounds what it attends to to 16 bits.
+    np.testing.assert_allclose(found, llama_cpp.pool_ours(encoder, ids, 100), atol=3e-3)
+
+
+def test_llama_cpp_refuses_what_it_can_not_compare(tmp_path, monkeypatch):
+    with pytest.raises(ConfigError, match="no bidirectional llama"):
+        llama_cpp.write_gguf(Encoder.from_decoder(tiny_decoder("llama")), tmp_path / "model.gguf", "F32")
+    monkeypatch.setattr("importlib.util.find_spec", lambda package: None)
+    with pytest.raises(ConfigError, match="pip install llama-cpp-python"):
+        llama_cpp.main(TINY, decoder=tiny_decoder("gemma3"))

@@ -129,7 +129,8 @@ class BenchOptions:
         dtypes: Types of the backbone's weights, of float32 and bfloat16.
         contenders: Some of gemma-encoder, not compiled (the same with stock layers), padded (the stock model,
             rows as they come), CrossEncoder (of sentence-transformers, which sorts by length) and
-            CrossEncoder tuned (with the batch size that is fastest for these rows); all if not given.
+            CrossEncoder tuned (with the batch size that is fastest for these rows); all these if not given.
+            Only when named: ONNX Runtime and OpenVINO, for which the model is exported first.
         max_tokens: Our token budget for a pass.
         batch_size: Rows of a batch of the others.
         compile_layers: Compile our layers where that is possible, as it is done in a long stream.
