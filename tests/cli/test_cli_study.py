@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import yaml
@@ -88,6 +90,30 @@ def test_a_study_is_run_reported_exported_and_gone_on_with(run, written, tmp_pat
     assert time.monotonic() - began < 60
     error = run(*written(learning_rates=[1e-3]))[2]
     assert "learning_rates was [0.001, 0.003] and is [0.001]" in error
+
+
+def test_the_smoke_study_runs_and_its_report_is_whole(run, decoder_folder, tmp_path):
+    recipe = Path(__file__).parents[2] / "recipes" / "study_smoke.yaml"
+    status, out, err = run("study", "--config", recipe, "--model", decoder_folder, "--output", tmp_path)
+    assert status == 0, err
+    assert "24 of 24" in err and "pooling: last against mean" in out
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    plain = re.sub(r"<[^>]+>", " ", page)
+    for part in (
+        "Does anything help",
+        "attention",
+        "pooling",
+        "mean of tasks",
+        "sst2",
+        "wnli",
+        "learning rate",
+    ):
+        assert part in plain
+    assert page.count("<svg") >= 4 and page.count("<tr") > 24
+    trials = [
+        line for line in (tmp_path / "report.md").read_text(encoding="utf-8").splitlines() if "report" in line
+    ]
+    assert trials
 
 
 def test_a_search_ends_with_finalists_in_the_report(run, written, tmp_path):
