@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from gemma_encoder.errors import ConfigError
-from gemma_encoder.study.choosing import best_learning_rate, finalists
+from gemma_encoder.study.choosing import best_learning_rate, finalists, search_ended
 from gemma_encoder.study.plan import StudyPlan, TrialKey
 from gemma_encoder.study.records import Record, ReportRows, TrialResult
 from gemma_encoder.study.storage import StudyStorage
@@ -127,6 +127,47 @@ def test_a_worker_that_has_no_file_here_is_found_by_its_heartbeat(storage, tmp_p
         assert time.monotonic() < deadline
         time.sleep(0.5)
     assert dead == [claimed.key]
+
+
+def test_a_worker_that_dies_before_it_has_signed_is_found(storage):
+    study = storage._study("one")
+    first = study.get_trials()[0]
+    storage._storage.set_trial_state_values(first._trial_id, storage._optuna.trial.TrialState.RUNNING)
+    keys = []
+    while claimed := storage.claim(always):
+        keys.append(claimed.key)
+    assert sorted(map(str, keys)) == sorted(map(str, PLAN.trial_keys()))
+
+
+def test_who_was_given_up_wrongly_harms_nothing(storage):
+    claimed = storage.claim(always)
+    study = storage._study("one")
+    storage._end(storage._optuna.Trial(study, claimed.trial._trial_id), "FAIL", error="its worker died")
+    storage.give_up_dead()
+    storage.finish(claimed, RESULT, 0.5)
+    again = [each.state for each in storage.records() if each.key == claimed.key]
+    assert again == ["waiting"]
+
+
+def test_a_search_whose_trials_fail_comes_to_an_end(storage):
+    axes = {
+        "attention": ["bidirectional", "causal"],
+        "learning_rate": {"low": 1e-5, "high": 1e-3, "log": True},
+    }
+    plan = replace(PLAN, axes=axes, design="search", trials=3)
+    ended = ["bad row", "interrupted", "bad row", "result"]
+    for how in ended:
+        claimed = storage.search(plan, "sst2", 1000)
+        assert claimed.key.stage == "search" and "learning_rate" in claimed.arm.options
+        assert not search_ended(storage.records(), plan, "sst2")
+        if how == "result":
+            storage.finish(claimed, RESULT, 0.5)
+        elif how == "interrupted":
+            storage.release(claimed)
+        else:
+            storage.fail(claimed, how)
+    assert storage.search(plan, "sst2", 1000) is None
+    assert search_ended(storage.records(), plan, "sst2")
 
 
 def test_rows_are_kept_and_others_refused(storage):

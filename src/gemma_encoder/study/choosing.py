@@ -56,5 +56,8 @@ def finalists(
 
 def search_ended(records: Sequence[Record], plan: StudyPlan, task: str) -> bool:
     """Whether all settings of a task's search have been tried."""
-    states = [each.state for each in records if each.key.task == task and each.key.stage == "search"]
-    return "running" not in states and sum(state in ("complete", "pruned") for state in states) >= plan.trials
+    tried = [each for each in records if each.key.task == task and each.key.stage == "search"]
+    return (
+        all(each.state != "running" for each in tried)
+        and sum(each.has_ended for each in tried) >= plan.trials
+    )

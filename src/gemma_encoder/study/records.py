@@ -14,6 +14,9 @@ from .plan import TrialKey
 
 State = Literal["waiting", "running", "complete", "failed", "pruned"]
 
+INTERRUPTED, DIED = "interrupted", "its worker died"
+"""Errors that say nothing about the trial. One without any missed its heartbeats."""
+
 
 @dataclass(frozen=True)
 class TrialResult:
@@ -125,6 +128,12 @@ class Record:
     error: str = ""
     worker: str = ""
     seconds: float = 0.0
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it came to an end of its own, be it an error."""
+        own_error = self.state == "failed" and self.error not in ("", INTERRUPTED, DIED)
+        return self.state in ("complete", "pruned") or own_error
 
     def to_row(self) -> dict[str, Any]:
         """Everything but scores and history, one value a column, the same columns for every trial."""

@@ -15,7 +15,7 @@ import threading
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -24,12 +24,15 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ConfigError, first_line
 from ..extras import library
 from .plan import Arm, Axis, StudyPlan, TrialKey
-from .records import Record, ReportRows, State, TrialResult
+from .records import DIED, INTERRUPTED, Record, ReportRows, State, TrialResult
+from .signs_of_life import alive, died_here
 
 if TYPE_CHECKING:
     import optuna
 
 STORAGE_FILE = "study.db"
+LIVES = "workers"
+"""Folder of the workers' signs of life."""
 _GRACE = 4
 """Heartbeats that may be missed."""
 
@@ -188,8 +191,8 @@ class StudyStorage:
         self.give_up_dead()
         with self._alone():
             study = self._search_study(plan, task)
-            tried = self._trials(study, "RUNNING", "COMPLETE", "PRUNED")
-            if len(tried) >= plan.trials:
+            tried = [_record(each) for each in self._trials(study) if "key" in each.user_attrs]
+            if sum(each.state == "running" or each.has_ended for each in tried) >= plan.trials:
                 return None
             trial = study.ask()
             self._sign(trial)
@@ -201,8 +204,7 @@ class StudyStorage:
 
     def finish(self, claimed: Claimed, result: TrialResult, value: float) -> None:
         """Keep a result; `value` is what a search makes larger (or smaller, as the metric has it)."""
-        claimed.trial.set_user_attr("result", json.dumps(result.to_json()))
-        self._end(claimed.trial, "COMPLETE", value)
+        self._end(claimed.trial, "COMPLETE", value, result=json.dumps(result.to_json()))
 
     def fail(self, claimed: Claimed, error: str) -> None:
         """Keep why a trial failed."""
@@ -214,17 +216,13 @@ class StudyStorage:
 
     def release(self, claimed: Claimed) -> None:
         """Give a trial back that this worker was stopped in; it waits again."""
-        self._end(claimed.trial, "FAIL", error="interrupted")
+        self._end(claimed.trial, "FAIL", error=INTERRUPTED)
         if claimed.key.stage != "search":
             arm = {claimed.arm.name: claimed.arm}
             self.enqueue(self.plan(), [claimed.key], arm)
 
-    def records(self, *, failed: bool = True) -> list[Record]:
-        """All trials, those that were repeated later left out.
-
-        Args:
-            failed: Whether failed ones are among them, where no later trial has their key.
-        """
+    def records(self) -> list[Record]:
+        """All trials; of those with one key the one that got furthest."""
         found: dict[tuple[str, TrialKey], Record] = {}
         for study in self._all_studies():
             for trial in study.get_trials(deepcopy=False):
@@ -235,7 +233,7 @@ class StudyStorage:
                 before = found.get((f"{study.study_name}{own}", record.key))
                 if before is None or _RANK[record.state] >= _RANK[before.state]:
                     found[(f"{study.study_name}{own}", record.key)] = record
-        return [each for each in found.values() if failed or each.state != "failed"]
+        return list(found.values())
 
     def importance(self, plan: StudyPlan, task: str) -> dict[str, float]:
         """Share of each axis in what a search's metric varied by; empty with fewer than four settings."""
@@ -248,17 +246,9 @@ class StudyStorage:
 
     # ----------------------------------------------------------------------------------------- who lives
 
-    @contextmanager
-    def alive(self) -> Iterator[None]:
+    def alive(self) -> AbstractContextManager[None]:
         """Show other workers on this machine that this one lives, as long as it does."""
-        path = self._life(self.worker)
-        path.parent.mkdir(exist_ok=True)
-        with path.open("w") as file:
-            _lock(file)
-            try:
-                yield
-            finally:
-                path.unlink(missing_ok=True)
+        return alive(self.folder / LIVES, self.worker)
 
     @contextmanager
     def beating(self, claimed: Claimed) -> Iterator[None]:
@@ -284,31 +274,27 @@ class StudyStorage:
         dead: list[TrialKey] = []
         for study in self._all_studies():
             self._optuna.storages.fail_stale_trials(study)
-            for trial in self._trials(study, "RUNNING"):
-                worker = trial.user_attrs.get("worker")
-                if worker and worker != self.worker and self._died_here(worker):
-                    with suppress(self._optuna.exceptions.UpdateFinishedTrialError):
-                        self._end(self._optuna.Trial(study, trial._trial_id), "FAIL", error="its worker died")
+            with self._alone():
+                for trial in self._trials(study, "RUNNING"):
+                    if self._is_dead(trial):
+                        self._end(self._optuna.Trial(study, trial._trial_id), "FAIL", error=DIED)
         study = self._study(self.name)
         living = {_key(trial) for trial in self._trials(study, "WAITING", "RUNNING", "COMPLETE")}
         for trial in self._trials(study, "FAIL"):
-            error = trial.user_attrs.get("error")
-            if (error in (None, "its worker died")) and _key(trial) not in {*living, *dead}:
+            if trial.user_attrs.get("error", DIED) == DIED and _key(trial) not in {*living, *dead}:
                 arm = Arm(_key(trial).arm, _attr(trial, "levels"), _attr(trial, "options"))
                 self.enqueue(self.plan(), [_key(trial)], {arm.name: arm})
                 dead.append(_key(trial))
         return dead
 
-    def _died_here(self, worker: str) -> bool:
-        """Whether the worker was one of this machine and has ended; False if that can't be told."""
-        try:
-            with self._life(worker).open("r+") as file:
-                return _lock(file)
-        except OSError:
-            return False
-
-    def _life(self, worker: str) -> Path:
-        return self.folder / "workers" / worker
+    def _is_dead(self, trial: optuna.trial.FrozenTrial) -> bool:
+        """Whether the worker of a running trial is known to have died; nobody may be claiming one now."""
+        worker = trial.user_attrs.get("worker")
+        if worker:
+            return worker != self.worker and died_here(self.folder / LIVES, worker)
+        # Claimed and not signed, so without a heartbeat that could be missed.
+        began = trial.datetime_start or datetime.now()
+        return self._in_files or (datetime.now() - began).total_seconds() > _GRACE * self.heartbeat_seconds
 
     # --------------------------------------------------------------------------------------------- Optuna
 
@@ -363,7 +349,7 @@ class StudyStorage:
 
     def _trials(self, study: optuna.Study, *states: str) -> list[optuna.trial.FrozenTrial]:
         wanted = tuple(self._optuna.trial.TrialState[state] for state in states)
-        return list(study.get_trials(deepcopy=False, states=wanted))
+        return list(study.get_trials(deepcopy=False, states=wanted or None))
 
     def _sign(self, trial: optuna.Trial) -> None:
         trial.set_user_attr("worker", self.worker)
@@ -374,11 +360,13 @@ class StudyStorage:
         key = trial.user_attrs["key"]
         return any(other.number < trial.number and other.user_attrs.get("key") == key for other in others)
 
-    def _end(self, trial: optuna.Trial, state: str, value: float | None = None, *, error: str = "") -> None:
-        if error:
-            trial.set_user_attr("error", error)
-        kind = self._optuna.trial.TrialState[state]
-        self._storage.set_trial_state_values(trial._trial_id, kind, None if value is None else [value])
+    def _end(self, trial: optuna.Trial, state: str, value: float | None = None, **attrs: str) -> None:
+        """End a trial; what others have given up meanwhile stays so, and runs again."""
+        kind, values = self._optuna.trial.TrialState[state], None if value is None else [value]
+        with suppress(self._optuna.exceptions.UpdateFinishedTrialError):
+            for name, text in attrs.items():
+                trial.set_user_attr(name, text)
+            self._storage.set_trial_state_values(trial._trial_id, kind, values)
 
 
 _RANK: dict[State, int] = {"failed": 0, "pruned": 1, "waiting": 2, "running": 3, "complete": 4}
@@ -434,16 +422,3 @@ def _no_password(url: str) -> str:
     """A database's address without what stands between its colon and its at sign."""
     head, at, tail = url.rpartition("@")
     return f"{head.rpartition(':')[0]}:...@{tail}" if at and head.count(":") > 1 else url
-
-
-def _lock(file: Any) -> bool:
-    """Take a file's lock, if nobody has it; the system takes it away when the process ends."""
-    try:
-        import fcntl
-    except ImportError:
-        return False
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
