@@ -122,7 +122,7 @@ def analyse(
         interactions=effects["interactions"],
         importance={task: shares for task, shares in (importance or {}).items() if shares},
         curves=[_curve(each, rows) for each in reported],
-        trials=_same_columns([each.to_row() for each in sorted(records, key=_in_order)]),
+        trials=_trials(sorted(records, key=_in_order)),
         notes=_notes(plan, records, rows),
         commands=[*commands, *[each.result.command for each in reported[:1] if each.result]],
         environment=_environment(reported),
@@ -404,6 +404,20 @@ def _in_order(record: Record) -> tuple[int, str, str, int]:
     return stages.index(record.key.stage), record.key.task, record.key.arm, record.key.seed
 
 
-def _same_columns(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    return [{name: row.get(name) for name in columns} for row in rows]
+def _trials(records: Sequence[Record]) -> list[Mapping[str, Any]]:
+    """A row for each trial for people: columns that say nothing are left out."""
+    rows = []
+    for each in records:
+        row = {_title(name): value for name, value in each.to_row().items() if name != "worker"}
+        rows.append(row)
+    columns = dict.fromkeys(name for row in rows for name in row)
+    said = [name for name in columns if any(row.get(name) not in (None, "") for row in rows)]
+    return [{name: row.get(name) for name in said} for row in rows]
+
+
+def _title(column: str) -> str:
+    """What a column of `Record.to_row` is called."""
+    kind, dot, name = column.partition(".")
+    if not dot:
+        return column
+    return f"{name} (selection)" if kind == "selection" else name

@@ -118,4 +118,5 @@ def trial_value(name: str, value: Any, metrics: Mapping[str, str]) -> str:
 
 def is_points(name: str, metrics: Mapping[str, str]) -> bool:
     """Whether a trial's column has metrics."""
+    name = name.removesuffix(" (selection)")
     return name in metrics.values() or name.replace("_", " ").lower().endswith(_POINTS)
