@@ -19,6 +19,7 @@ from benchmarks import (
     cross_encoder,
     growth,
     llama_cpp,
+    questions,
     ranking_quality,
     ranking_speed,
     scoring_speed,
@@ -379,7 +380,7 @@ def test_a_trial_of_ranking_trains_re_ranks_and_is_judged(
     capsys.readouterr()
     ranking_quality.main(command)
     assert len(results.read_text().splitlines()) == 2, "finished trials are not run again"
-    assert "| causal + last token | kl | 3 | 0 | 12 |" in capsys.readouterr().out
+    assert "| causal + last token | kl | 3 | 0 | 0 | 12 |" in capsys.readouterr().out
 
 
 def test_a_trial_of_ranking_may_begin_with_what_pairs_taught(
@@ -401,8 +402,28 @@ def test_a_trial_of_ranking_may_begin_with_what_pairs_taught(
     (kept,) = work.glob("*/run.json")
     assert kept.parent.name.startswith("stsb-"), "one warm-up for both losses"
     printed = capsys.readouterr()
-    assert "| poly1 | 3 | 6 | 12 |" in printed.out
+    assert "| poly1 | 3 | 6 | 0 | 12 |" in printed.out
     assert printed.err.count("its head is kept") == 2
+
+    lists = tmp_path / "lists"
+    asked = [(f"what is {text}", text) for text in CORPUS]
+    questions.write_lists(lists / "own", [*asked, asked[0]], [*CORPUS, *CORPUS])
+    command += ["--glue-dir", str(tmp_path / "glue"), "--question-documents", "32"]
+    with pytest.raises(SystemExit):
+        ranking_quality.main(command)
+    ranking_quality.main([*command, "--question-lists", str(lists / "own.jsonl")])
+    assert "| poly1 | 3 | 6 | 32 | 12 |" in capsys.readouterr().out
+    kept_now = sorted(path.parent.name.partition("-")[0] for path in work.glob("*/run.json"))
+    assert kept_now == ["questions", "stsb"], "one of each for both losses"
+
+
+def test_lists_of_questions_have_one_answer_each(tmp_path):
+    asked = [(f"what is {text}", text) for text in CORPUS[:2]]
+    questions.write_lists(tmp_path / "own", asked, CORPUS)
+    lists = [json.loads(line) for line in (tmp_path / "own.jsonl").read_text().splitlines()]
+    assert [each["query"] for each in lists] == [question for question, _ in asked]
+    for each, text in zip(lists, CORPUS, strict=False):
+        assert [document["text"] for document in each["documents"] if document["label"]] == [text]
 
 
 def test_queries_of_the_test_year_never_reach_training(
