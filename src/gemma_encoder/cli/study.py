@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 
 EXPORT_FILE = "trials"
 PREVIEW_ROWS = (32, 96)
-_OF_THE_PLAN = ("question", "model", "tasks", "base", "axes", "design", "seeds", "learning_rates")
-_MORE_OF_THE_PLAN = ("tuning_seeds", "selection_rows", "report_rows", "trials", "finalists", "pruning")
+_OF_THE_PLAN = (
+    *("question", "model", "tasks", "base", "axes", "design", "seeds", "learning_rates"),
+    *("tuning_seeds", "selection_rows", "report_rows", "trials", "finalists", "pruning"),
+)
 _GIVE_UP_AFTER = 3
 """Workers in a row that ended with an error and without a trial."""
 
@@ -40,8 +42,7 @@ def run(options: StudyOptions) -> None:
     if options.action == "run":
         _run(options)
         return
-    for name in (*_OF_THE_PLAN, *_MORE_OF_THE_PLAN):
-        refuse_changed(options, [name], f"`study {options.action}` takes the plan from the storage")
+    refuse_changed(options, _OF_THE_PLAN, f"`study {options.action}` takes the plan from the storage")
     storage = _storage(options)
     plan = storage.plan()
     if options.action == "resume":

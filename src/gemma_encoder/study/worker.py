@@ -83,7 +83,7 @@ class Worker:
 
     def _rate(self, task: str, arm: str) -> float | None:
         if (task, arm) not in self._rates:
-            metric = self._metric(task, arm)
+            metric = self._metric(task)
             rate = best_learning_rate(
                 self.storage.records(), self.plan, task, arm, metric, higher=higher_is_better(metric)
             )
@@ -92,7 +92,7 @@ class Worker:
             self._rates[task, arm] = rate
         return self._rates[task, arm]
 
-    def _metric(self, task: str, arm: str = "") -> str:
+    def _metric(self, task: str) -> str:
         """The main metric of a task; what is known of its rows says it."""
         if task not in self._known_metrics:
             baseline = self.plan.arms()[0]
