@@ -114,6 +114,18 @@ def test_batched_products_equal_the_ones_written_out_text_by_text(lengths, heads
 
 
 @pytest.mark.parametrize("backend", ["sdpa", "eager", "matmul"])
+def test_what_is_not_finite_stays_in_its_text(backend):
+    lengths = [5, 3, 4]  # padded to the same length in a batch
+    states = torch.ones(1, 1, sum(lengths), 4)
+    states[:, :, 5:8] = float("nan")
+    layout = pack((torch.arange(5) < torch.tensor(lengths)[:, None]).long())
+    scores = ScoreRule(causal=False, window=None, scaling=1.0, softcap=None, dropout=0.0)
+    output = BACKENDS[backend](states, states, states, PackedContext(layout, False), scores)
+    finite = output[0, :, 0].isfinite().all(dim=-1)
+    assert finite.tolist() == [True] * 5 + [False] * 3 + [True] * 4
+
+
+@pytest.mark.parametrize("backend", ["sdpa", "eager", "matmul"])
 def test_dropout_hits_probabilities_at_the_asked_rate(backend):
     torch.manual_seed(0)
     layout = pack(torch.ones(1, 64))

@@ -154,7 +154,7 @@ class PackedContext:
     causal: bool
     backend: BackendName | Literal["auto"] = "auto"
     block_masks: dict[int | None, Any] = field(default_factory=dict)
-    batches: list[_Batch] | None = None
+    batches: _Batches | None = None
 
 
 @dataclass(frozen=True)
@@ -244,10 +244,9 @@ def _matmul(query: Tensor, key: Tensor, value: Tensor, packed: PackedContext, sc
     key_heads, groups = key.shape[1], query.shape[1] // key.shape[1]
 
     def attend(batch: _Batch, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        # [1, heads, tokens, D] -> [texts, key heads, length * heads of a key head, D]
+        # [texts * length, heads, D] -> [texts, key heads, length * heads of a key head, D]
         query, key, value = (
-            batch.pad(states[0].transpose(0, 1))
-            .unflatten(0, (-1, batch.length))
+            states.unflatten(0, (-1, batch.length))
             .unflatten(2, (key_heads, -1))
             .transpose(1, 2)
             .flatten(2, 3)
@@ -257,15 +256,16 @@ def _matmul(query: Tensor, key: Tensor, value: Tensor, packed: PackedContext, sc
         if reach not in batch.masks:
             batch.masks[reach] = batch.mask(scores, groups, query.device)
         output = scores.probabilities(query @ key.transpose(2, 3), batch.masks[reach]) @ value
-        # [texts, key heads, length * heads of a key head, D] -> [tokens, heads, D]
+        # [texts, key heads, length * heads of a key head, D] -> [texts * length, heads, D]
         output = output.unflatten(2, (batch.length, groups)).transpose(1, 2)
-        return batch.unpad(output.flatten(2, 3).flatten(0, 1))
+        return output.flatten(2, 3).flatten(0, 1)
 
     if packed.batches is None:
-        packed.batches = _batches(packed.layout.lengths, query.device)
-    tokens = [batch.tokens for batch in packed.batches]
-    pieces = zip(packed.batches, *(each.split(tokens, dim=2) for each in (query, key, value)), strict=True)
-    return torch.cat([attend(*piece) for piece in pieces]).unsqueeze(0)
+        packed.batches = _Batches.of(packed.layout.lengths, query.device)
+    batches = packed.batches
+    padded = [batches.pad(states.squeeze(0).transpose(0, 1)) for states in (query, key, value)]
+    pieces = zip(batches.each, *(states.split(batches.places) for states in padded), strict=True)
+    return batches.unpad(torch.cat([attend(*piece) for piece in pieces])).unsqueeze(0)
 
 
 @dataclass(frozen=True)
@@ -274,15 +274,11 @@ class _Batch:
 
     Attributes:
         length: What each text is padded to.
-        tokens: Real tokens.
-        slots: Where each of them stands among all `texts * length`; None if none is padded.
         real: Which places are real, bool `[texts, length]`; None if all are.
         masks: Which keys a query sees, by reach, filled on first use.
     """
 
     length: int
-    tokens: int
-    slots: Tensor | None
     real: Tensor | None
     masks: dict[tuple[int, int], Tensor | None] = field(default_factory=dict)
 
@@ -297,19 +293,78 @@ class _Batch:
             mask = real if mask is None else real & mask
         return None if mask is None else mask.repeat_interleave(groups, dim=-2)
 
+
+LENGTH_PARTS = 16
+"""A text is padded by one token in so many at most, or by 7."""
+
+
+@dataclass(frozen=True)
+class _Batches:
+    """All texts of a packed row in padded batches, one behind the other.
+
+    Attributes:
+        each: The batches.
+        places: Places of each, real and padding.
+        sources: Which token stands at each place, int64 `[sum of places]`; None if no text is padded. Padding
+            repeats the last token of its text, so that what is not finite stays in its text.
+        slots: At which place each token stands, int64 `[T]`; None if no text is padded.
+    """
+
+    each: list[_Batch]
+    places: list[int]
+    sources: Tensor | None
+    slots: Tensor | None
+
+    @classmethod
+    def of(cls, lengths: Sequence[int], device: torch.device) -> _Batches:
+        """Neighbours of the same rounded length together, as many as a power of two."""
+        each, places = [], []
+        sources, slots = [], []
+        token = place = 0
+        for length, run in itertools.groupby(lengths, lambda length: rounded(length, LENGTH_PARTS)):
+            texts = list(run)
+            while texts:
+                count = 2 ** (len(texts).bit_length() - 1)
+                counts, texts = torch.tensor(texts[:count], device=device), texts[count:]
+                within = torch.arange(length, device=device)
+                real = within < counts[:, None]
+                padded = not bool(real.all())
+                each.append(_Batch(length, real if padded else None))
+                places.append(real.numel())
+                starts = token + counts.cumsum(0) - counts
+                sources.append((starts[:, None] + within.minimum(counts[:, None] - 1)).flatten())
+                slots.append(place + real.flatten().nonzero().flatten())
+                token, place = token + int(counts.sum()), place + real.numel()
+        if token == place:
+            return cls(each, places, None, None)
+        return cls(each, places, torch.cat(sources), torch.cat(slots))
+
     def pad(self, states: Tensor) -> Tensor:
-        """`[tokens, ...]` -> `[texts * length, ...]`, zero at padding."""
-        if self.slots is None or self.real is None:
+        """`[T, ...]` -> `[sum of places, ...]`."""
+        if self.sources is None:
             return states
-        padded = states.new_zeros((self.real.numel(), *states.shape[1:]))
-        return padded.index_copy(0, self.slots, states)
+        return _Padded.apply(states, self.sources, self.slots)
 
     def unpad(self, states: Tensor) -> Tensor:
-        """`[texts * length, ...]` -> `[tokens, ...]`."""
-        return states if self.slots is None else _Rows.apply(states, self.slots)
+        """`[sum of places, ...]` -> `[T, ...]`."""
+        return states if self.slots is None else _Unpadded.apply(states, self.slots)
 
 
-class _Rows(torch.autograd.Function):
+class _Padded(torch.autograd.Function):
+    """`index_select` of rows, some of them twice, where the gradient of all but their own place is zero."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, sources: Tensor, slots: Tensor) -> Tensor:
+        ctx.save_for_backward(slots)
+        return states.index_select(0, sources)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (slots,) = ctx.saved_tensors
+        return gradient.index_select(0, slots), None, None
+
+
+class _Unpadded(torch.autograd.Function):
     """`index_select` of distinct rows. Its own backward adds them up one by one, as if any came twice."""
 
     @staticmethod
@@ -322,25 +377,6 @@ class _Rows(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (rows,) = ctx.saved_tensors
         return gradient.new_zeros(ctx.shape).index_copy(0, rows, gradient), None
-
-
-LENGTH_PARTS = 16
-"""A text is padded by one token in so many at most, or by 7."""
-
-
-def _batches(lengths: Sequence[int], device: torch.device) -> list[_Batch]:
-    """Neighbours of the same rounded length together, as many as a power of two."""
-    batches = []
-    for length, run in itertools.groupby(lengths, lambda length: rounded(length, LENGTH_PARTS)):
-        texts = list(run)
-        while texts:
-            count = 2 ** (len(texts).bit_length() - 1)
-            counts, texts = torch.tensor(texts[:count], device=device), texts[count:]
-            real = torch.arange(length, device=device) < counts[:, None]
-            padded = not bool(real.all())
-            slots = real.flatten().nonzero().flatten() if padded else None
-            batches.append(_Batch(length, int(counts.sum()), slots, real if padded else None))
-    return batches
 
 
 def _varlen(query: Tensor, key: Tensor, value: Tensor, packed: PackedContext, scores: ScoreRule) -> Tensor:

@@ -37,7 +37,8 @@ class CompiledLayers:
 
     def __init__(self, backbone: nn.Module) -> None:
         ALL_ATTENTION_FUNCTIONS[PACKED_ATTENTION] = _opaque_attention()
-        options: Any = {"fallback_random": True}
+        # torch's own tanh takes more than half the time of a GELU and the product after it.
+        options: Any = {"fallback_random": True, "cpp.use_decompose_tanh": True}
         self._forwards = [
             (layer, torch.compile(layer.forward, dynamic=True, options=options))
             for layer in decoder_layers(backbone)
