@@ -1,5 +1,5 @@
-"""What the benchmarks against `sentence_transformers.CrossEncoder` share: one folder opened by both, and the
-check that both compute the same scores."""
+"""One folder opened by this package and by `sentence_transformers.CrossEncoder`, and the check that both
+compute the same scores."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 from sentence_transformers import CrossEncoder
 
+from gemma_encoder.compiling import why_not_compiled
 from gemma_encoder.decoders import Decoder
 from gemma_encoder.encoder import Encoder
 from gemma_encoder.scoring import DEFAULT_MAX_TOKENS
 from gemma_encoder.speed.measuring import largest_difference
-from gemma_encoder.speed.report import machine
+from gemma_encoder.speed.report import layers, machine
 from gemma_encoder.tasks import Task
 from gemma_encoder.text import TextConfig
 
@@ -23,13 +24,16 @@ from .common import DTYPES
 
 
 def add_cross_encoder_options(parser: argparse.ArgumentParser) -> None:
-    """The options that only these benchmarks have."""
+    """The options that only a benchmark against CrossEncoder has."""
     parser.add_argument("--folder", help="score with this trained folder of pairs instead of a new encoder")
     parser.add_argument(
         "--batch-size", type=int, default=32, help="rows in CrossEncoder's batch (its default is 32)"
     )
     parser.add_argument(
         "--max-tokens", type=int, default=DEFAULT_MAX_TOKENS, help="our token budget for a pass"
+    )
+    parser.add_argument(
+        "--compile-layers", action=argparse.BooleanOptionalAction, default=True, help="compile our layers"
     )
 
 
@@ -50,10 +54,15 @@ def folder_of(options: argparse.Namespace, decoder: Decoder | None, task: Task, 
     return folder
 
 
-def open_both(folder: str, dtype: str, device: str) -> tuple[Encoder, CrossEncoder]:
+def open_both(folder: str, dtype: str, options: argparse.Namespace) -> tuple[Encoder, CrossEncoder]:
     """The same folder as our encoder and as CrossEncoder."""
-    ours = Encoder.from_pretrained(folder, dtype=DTYPES[dtype], device=device)
-    return ours, CrossEncoder(folder, device=device, model_kwargs={"dtype": DTYPES[dtype]})
+    ours = Encoder.from_pretrained(
+        folder,
+        dtype=DTYPES[dtype],
+        device=options.device,
+        compile_layers=options.compile_layers and why_not_compiled() is None,
+    )
+    return ours, CrossEncoder(folder, device=options.device, model_kwargs={"dtype": DTYPES[dtype]})
 
 
 def facts_of(ours: Encoder, theirs: CrossEncoder, lengths: list[int]) -> dict[str, Any]:
@@ -75,6 +84,7 @@ def settings_of(options: argparse.Namespace, differences: Sequence[float]) -> di
             f"{dtype} {difference:.1e}" for dtype, difference in each
         ),
         "settings": f"CrossEncoder batch_size {options.batch_size}, ours max_tokens {options.max_tokens}",
+        "layers": layers(options.compile_layers),
         "machine": machine(options.device),
     }
 

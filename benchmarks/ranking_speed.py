@@ -4,7 +4,7 @@
 
 FOLDER is a collection as BEIR lays it out (`corpus.jsonl` and `queries.jsonl`, also with `.gz`), RUN a first
 stage's run in TREC's six columns; without one the candidates are BM25's. In each round these four re-rank the
-same queries, tokenisation included:
+same queries, tokenisation included, ours by compiled layers as in a stream of some minutes:
 
     Reranker.rank_many      ours, all queries in one call
     Reranker.rank           ours, one query after another
@@ -122,7 +122,7 @@ def _distinct(candidates: CandidateList) -> CandidateList:
 def _compare(
     folder: str, lists: list[CandidateList], dtype: str, options: argparse.Namespace
 ) -> tuple[dict[str, Any], list[Comparison], float]:
-    ours, theirs = open_both(folder, dtype, options.device)
+    ours, theirs = open_both(folder, dtype, options)
     reranker = Reranker(ours, max_tokens=options.max_tokens)
     if theirs.num_labels != 1:
         raise ConfigError(

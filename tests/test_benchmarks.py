@@ -176,7 +176,8 @@ def collection(tmp_path) -> Path:
 def test_ranking_speed_compares_whole_queries(collection, capsys):
     out = collection / "ranking.json"
     command = ["--collection", str(collection), "--run", str(collection / "all.trec"), "--queries", "2"]
-    ranking_speed.main([*TINY, *command, "--out", str(out)], decoder=tiny_decoder("gemma3"))
+    command += ["--no-compile-layers", "--out", str(out)]
+    ranking_speed.main([*TINY, *command], decoder=tiny_decoder("gemma3"))
     result, printed = json.loads(out.read_text()), capsys.readouterr().out
     assert "all.trec; 2 queries, 6 candidates each, 12 pairs" in result["data"]
     assert result["texts repeated in a list, left out"] == 2
@@ -249,7 +250,7 @@ def test_a_reranker_that_scores_something_else_is_refused(collection, monkeypatc
     monkeypatch.setattr(Reranker, "rank_many", worse)
     command = ["--collection", str(collection), "--run", str(collection / "all.trec"), "--dtypes", "bfloat16"]
     with pytest.raises(AssertionError, match="scores disagree in bfloat16"):
-        ranking_speed.main([*TINY, *command], decoder=tiny_decoder("llama"))
+        ranking_speed.main([*TINY, *command, "--no-compile-layers"], decoder=tiny_decoder("llama"))
 
 
 def test_another_order_is_refused():

@@ -22,15 +22,16 @@ def facts(speed: Speed, settings: Settings) -> dict[str, str]:
     found = {
         "rows": f"{speed.rows:,}, {mean:.0f} tokens on average, {speed.longest:,} at most",
         "settings": f"ours max_tokens {settings.max_tokens:,}, the others batch_size {settings.batch_size}",
-        "layers": _layers(settings),
+        "layers": layers(settings.compile_layers),
         "limit": "the products of the linear layers alone, with the same tokens in each pass as ours",
         "machine": machine(settings.device),
     }
     return found | {f"{name} left out": why for name, why in speed.left_out.items()}
 
 
-def _layers(settings: Settings) -> str:
-    if not settings.compile_layers:
+def layers(compiled: bool) -> str:
+    """Whether our layers are compiled, if they shall be."""
+    if not compiled:
         return "ours not compiled"
     obstacle = why_not_compiled()
     return "ours compiled before the first round" if obstacle is None else f"ours not compiled: {obstacle}"
