@@ -49,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     )
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--out", type=Path, help="write the result as JSON to this file")
+    parser.add_argument("--plot", type=Path, help="draw all into this file, e.g. growth.svg")
     options = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as scratch:
         rows = [_in_process(verb, options, count, Path(scratch)) for count in options.rows for verb in VERBS]
@@ -57,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         result["by_length"] = _by_length(options)
     if options.out:
         write_json(options.out, result)
+    if options.plot:
+        _draw(result, options.plot)
     return result
 
 
@@ -134,6 +137,35 @@ def _by_length(options: argparse.Namespace) -> list[dict[str, Any]]:
             f"{shape[0]:,} texts of {length:,} tokens: {microseconds:,.0f} microseconds a token", flush=True
         )
     return found
+
+
+def _draw(result: dict[str, Any], path: Path) -> None:
+    """Seconds and memory by rows, time of a token by length."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 3.4), layout="constrained")
+    seconds, memory, token = figure.subplots(1, 3)
+    for verb in VERBS:
+        of_verb = [each for each in result["by_rows"] if each["verb"] == verb]
+        counts = [each["rows"] for each in of_verb]
+        seconds.plot(counts, [each["seconds"] for each in of_verb], marker="o", label=verb)
+        memory.plot(counts, [each["peak_mib"] for each in of_verb], marker="o", label=verb)
+    by_length = result.get("by_length", [])
+    lengths = [each["length"] for each in by_length]
+    token.plot(lengths, [each["microseconds_a_token"] for each in by_length], marker="o", color="C2")
+    seconds.set(title="Time", xlabel="rows", ylabel="seconds", xscale="log", yscale="log")
+    memory.set(title="Most memory", xlabel="rows", ylabel="MiB", xscale="log", ylim=(0, None))
+    token.set(
+        title="Time of a token",
+        xlabel="tokens of a text",
+        ylabel="microseconds",
+        xscale="log",
+        ylim=(0, None),
+    )
+    if result["by_rows"]:
+        seconds.legend()
+        memory.legend()
+    figure.savefig(path)
 
 
 if __name__ == "__main__":

@@ -97,7 +97,11 @@ def test_growth_runs_verbs_and_lengths(tmp_path):
     )
     encoder.save_pretrained(tmp_path / "model")
     folder = ["--folder", str(tmp_path / "model"), "--out", str(tmp_path / "growth.json")]
-    result = growth.main([*folder, "--rows", "150", "--lengths", "8", "16", "--tokens", "64"])
+    plot = tmp_path / "growth.svg"
+    result = growth.main(
+        [*folder, "--rows", "150", "--lengths", "8", "16", "--tokens", "64", "--plot", str(plot)]
+    )
+    assert plot.read_text().rstrip().endswith("</svg>")
     assert [(each["verb"], each["rows"]) for each in result["by_rows"]] == [("predict", 150), ("rank", 150)]
     assert all(each["seconds"] > 0 and each["peak_mib"] > 50 for each in result["by_rows"])
     assert [(each["length"], each["texts"]) for each in result["by_length"]] == [(8, 8), (16, 4)]
