@@ -113,6 +113,46 @@ def test_batched_products_equal_the_ones_written_out_text_by_text(lengths, heads
         torch.testing.assert_close(found[name], found["eager"], rtol=1e-5, atol=1e-5)
 
 
+def ramped(*, future: float, backend: str = "auto", causal: bool = False):
+    """Output of packed attention over two texts, later tokens counting `future`."""
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(1, heads, 9, 8, generator=generator) for heads in (4, 2, 2))
+    layout = pack(torch.tensor([[1] * 6, [1] * 3 + [0] * 3]))
+    context = PackedContext(layout, causal, backend, future)
+    return packed_attention(torch.nn.Identity(), query, key, value, None, packed=context)[0]
+
+
+@pytest.mark.parametrize("backend", ["eager", "matmul"])
+def test_a_ramp_begins_causal_and_ends_bidirectional(backend):
+    torch.testing.assert_close(
+        ramped(future=0.0, backend=backend), ramped(future=1.0, backend="eager", causal=True)
+    )
+    torch.testing.assert_close(ramped(future=1.0, backend=backend), ramped(future=1.0, backend="eager"))
+    assert torch.equal(ramped(future=1.0), ramped(future=1.0, backend="sdpa")), "nothing is left of it"
+
+
+@pytest.mark.parametrize("backend", ["auto", "eager", "matmul"])
+def test_later_tokens_count_their_share(backend):
+    """Weights written out: exp(score), times the share for keys behind the query."""
+    length, share = 5, 0.25
+    generator = torch.Generator().manual_seed(1)
+    query, key = (torch.randn(1, 1, length, 8, generator=generator) for _ in range(2))
+    layout = pack(torch.ones(1, length))
+    context = PackedContext(layout, False, backend, share)
+    found, _ = packed_attention(
+        torch.nn.Identity(), query, key, torch.eye(length)[None, None], None, packed=context, scaling=0.5
+    )
+    weights = (0.5 * query[0, 0] @ key[0, 0].T).exp()
+    weights = weights.tril() + share * weights.triu(1)
+    torch.testing.assert_close(found[0, :, 0], weights / weights.sum(dim=-1, keepdim=True))
+
+
+@pytest.mark.parametrize("backend", ["sdpa", "flex"])
+def test_back_ends_without_a_ramp_refuse_it(backend):
+    with pytest.raises(AttentionError, match="weighs all tokens alike"):
+        ramped(future=0.5, backend=backend)
+
+
 @pytest.mark.parametrize("backend", ["sdpa", "eager", "matmul"])
 def test_what_is_not_finite_stays_in_its_text(backend):
     lengths = [5, 3, 4]  # padded to the same length in a batch

@@ -7,14 +7,22 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
+from gemma_encoder import onednn
 from gemma_encoder.onednn import through_onednn
 from gemma_encoder.testing import FAMILIES, tiny_decoder
 
+onednn_is_faster = onednn.faster_in_float32
 STATES = torch.randint(4, 20, (1, 7), generator=torch.Generator().manual_seed(0))
 
 
 def replaced(backbone: nn.Module) -> list[str]:
     return [name for name, module in backbone.named_modules() if "forward" in vars(module)]
+
+
+@pytest.fixture(autouse=True)
+def faster(monkeypatch):
+    """As on a processor where oneDNN is the faster one in float32."""
+    monkeypatch.setattr(onednn, "faster_in_float32", lambda: True)
 
 
 @pytest.fixture
@@ -108,14 +116,24 @@ def test_the_forward_comes_back_after_an_error():
     assert not replaced(backbone) and vars(backbone.layers[0].mlp) == before
 
 
-@pytest.mark.parametrize("without", ["autocast", "float16", "switched off", "other processor"])
+@pytest.mark.parametrize("without", ["autocast", "float16", "switched off", "other processor", "slower"])
 def test_nothing_happens_where_it_is_not_possible(monkeypatch, without):
     backbone = tiny_decoder("llama").backbone
     if without == "float16":
         backbone.half()
     if without == "switched off":
         monkeypatch.setattr("torch.backends.mkldnn.enabled", False)
+    if without == "slower":
+        monkeypatch.setattr(onednn, "faster_in_float32", lambda: False)
     if without == "other processor":
         monkeypatch.setattr("platform.machine", lambda: "arm64")
     with torch.autocast("cpu", torch.bfloat16, enabled=without == "autocast"), through_onednn(backbone):
         assert not replaced(backbone)
+
+
+def test_which_is_faster_in_float32_is_tried_once(available):
+    onednn_is_faster.cache_clear()
+    before = torch.get_rng_state()
+    assert onednn_is_faster() is onednn_is_faster() in (True, False)
+    assert onednn_is_faster.cache_info().misses == 1
+    assert torch.equal(torch.get_rng_state(), before), "a training would go another way"

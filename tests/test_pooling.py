@@ -22,6 +22,7 @@ CONFIGS = {
     "first_3_skip_bos": pooling.first_k(3, skip_bos=True),
     "last_1": pooling.last_k(),
     "last_3": pooling.last_k(3),
+    "mean_last": pooling.mean_last(),
     "query": pooling.attention("query", probes=1, heads=2),
     "query_3": pooling.attention("query", probes=3, heads=4),
     "kv": pooling.attention("kv", probes=5, heads=2),
@@ -71,6 +72,8 @@ def reference(config: PoolingConfig, pooler: pooling.Pooler, text: np.ndarray) -
         return text.mean(axis=0)
     if config.kind == "last_k":
         return text[-config.k :].mean(axis=0)
+    if config.kind == "mean_last":
+        return np.concatenate([text.mean(axis=0), text[-1]])
     if config.kind == "first_k":
         start = 1 if config.skip_bos and len(text) > 1 else 0
         return text[start : start + config.k].mean(axis=0)

@@ -150,10 +150,11 @@ def packed_attention(
         dropout=dropout > 0,
         gradients=torch.is_grad_enabled() and query.requires_grad,
         longest=packed.layout.max_length,
+        dims_future=packed.future < 1,
     )
     backend = resolve_backend(needs, packed.backend)
     scaling = head_dim**-0.5 if scaling is None else scaling
-    scores = ScoreRule(packed.causal, sliding_window, scaling, softcap, dropout)
+    scores = ScoreRule(packed.causal, sliding_window, scaling, softcap, dropout, packed.future)
     return BACKENDS[backend.name](query, key, value, packed, scores).contiguous(), None
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -46,6 +47,7 @@ class AttentionNeeds:
         dropout: Whether attention probabilities are dropped out in this pass.
         gradients: Whether this pass is differentiated.
         longest: Tokens of the longest text.
+        dims_future: Whether later tokens count less than earlier ones.
     """
 
     device: str
@@ -55,6 +57,7 @@ class AttentionNeeds:
     dropout: bool
     gradients: bool
     longest: int
+    dims_future: bool = False
 
 
 MATMUL_TOKENS = 512
@@ -71,6 +74,8 @@ def _objection(name: BackendName, needs: AttentionNeeds) -> str | None:
     """Why a back end can't do what is needed, or None if it can."""
     if name in ("eager", "matmul"):
         return None
+    if needs.dims_future:
+        return f"{name} weighs all tokens alike"
     if name == "sdpa":
         return "SDPA has no soft-cap" if needs.softcap else None
     if name == "flex":
@@ -146,6 +151,7 @@ class PackedContext:
         layout: Where each text lies.
         causal: The attention policy.
         backend: Back end to insist on, or `auto`.
+        future: What later tokens count in attention, from 0 (as if causal) to 1 (as much as earlier ones).
         block_masks: FlexAttention masks of this batch by window, filled on first use.
         batches: Texts that `matmul` takes together, filled on first use.
     """
@@ -153,6 +159,7 @@ class PackedContext:
     layout: PackedLayout
     causal: bool
     backend: BackendName | Literal["auto"] = "auto"
+    future: float = 1.0
     block_masks: dict[int | None, Any] = field(default_factory=dict)
     batches: _Batches | None = None
 
@@ -166,6 +173,7 @@ class ScoreRule:
     scaling: float
     softcap: float | None
     dropout: float
+    future: float = 1.0
 
     def reach(self) -> tuple[int, int]:
         """Tokens seen before and after; -1 = all."""
@@ -178,22 +186,32 @@ class ScoreRule:
         back, forward = self.reach()
         position = torch.arange(length, device=device)
         distance = position[:, None] - position[None, :]
-        mask = None
+        mask = distance >= 0 if self.future == 0 else None
         if 0 <= back < length - 1:
-            mask = distance <= back
+            near = distance <= back
+            mask = near if mask is None else mask & near
         if 0 <= forward < length - 1:
             ahead = -distance <= forward
             mask = ahead if mask is None else mask & ahead
         return mask
 
-    def probabilities(self, products: Tensor, mask: Tensor | None) -> Tensor:
+    def bias(self, length: int, device: torch.device) -> Tensor | None:
+        """Added to a text's scores so that later tokens count less: `[length, length]`; None = nothing."""
+        if self.causal or not 0 < self.future < 1:
+            return None
+        return torch.full((length, length), math.log(self.future), device=device).triu(1)
+
+    def probabilities(self, products: Tensor, mask: Tensor | None, bias: Tensor | None = None) -> Tensor:
         """Products of queries and keys `[..., queries, keys]` to probabilities, dropped out at the rate.
 
-        Softmax runs in float32. `mask` is bool `[..., queries, keys]`, True = seen; None = all.
+        Softmax runs in float32. `mask` is bool `[..., queries, keys]`, True = seen; None = all. `bias` is of
+        the same shape and added.
         """
         weights = products * self.scaling
         if self.softcap is not None:
             weights = self.softcap * torch.tanh(weights / self.softcap)
+        if bias is not None:
+            weights = weights + bias.to(weights.dtype)
         if mask is not None:
             weights = weights.masked_fill(~mask, float("-inf"))
         return F.dropout(weights.softmax(dim=-1, dtype=torch.float32).to(products.dtype), self.dropout)
@@ -231,8 +249,9 @@ def _eager(query: Tensor, key: Tensor, value: Tensor, packed: PackedContext, sco
 
     def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-        mask = scores.allowed(query.shape[2], query.device)
-        return scores.probabilities(query @ key.transpose(2, 3), mask) @ value
+        length, device = query.shape[2], query.device
+        mask, bias = scores.allowed(length, device), scores.bias(length, device)
+        return scores.probabilities(query @ key.transpose(2, 3), mask, bias) @ value
 
     return _per_text(query, key, value, packed, attend)
 
@@ -255,7 +274,10 @@ def _matmul(query: Tensor, key: Tensor, value: Tensor, packed: PackedContext, sc
         reach = scores.reach()
         if reach not in batch.masks:
             batch.masks[reach] = batch.mask(scores, groups, query.device)
-        output = scores.probabilities(query @ key.transpose(2, 3), batch.masks[reach]) @ value
+        bias = scores.bias(batch.length, query.device)
+        if bias is not None:
+            bias = bias.repeat_interleave(groups, dim=-2)
+        output = scores.probabilities(query @ key.transpose(2, 3), batch.masks[reach], bias) @ value
         # [texts, key heads, length * heads of a key head, D] -> [texts * length, heads, D]
         output = output.unflatten(2, (batch.length, groups)).transpose(1, 2)
         return output.flatten(2, 3).flatten(0, 1)

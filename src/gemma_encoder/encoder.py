@@ -84,6 +84,8 @@ class Encoder(nn.Module):
         padding_side: Where the padded layout moves its padding; None leaves it where it is.
         padded_positions: What the padded layout counts positions from: a text's first token, or the row's
             first place, so that padding on the left shifts them.
+        future_weight: What later tokens count in bidirectional attention of the packed layout, from 0 (as if
+            it were causal) to 1 (as much as earlier ones); below 1 on the way of a training only.
     """
 
     def __init__(
@@ -112,6 +114,7 @@ class Encoder(nn.Module):
         self.compile_layers = compile_layers
         self.padding_side: PaddingSide | None = None
         self.padded_positions: PaddedPositions = "text"
+        self.future_weight = 1.0
         install_dropout(self.stock_backbone, config.dropout)
 
     # -------------------------------------------------------------------------------- in and out of folders
@@ -369,7 +372,8 @@ class Encoder(nn.Module):
             return self._encode_padded(input_ids, attention_mask)
         row = layout.filled(rounded(layout.tokens, ROW_PARTS)) if fill else layout
         ids = F.pad(unpad(input_ids, layout), (0, row.tokens - layout.tokens))
-        packed = PackedContext(row, self.config.attention == "causal", self.requested_backend)
+        causal = self.config.attention == "causal"
+        packed = PackedContext(row, causal, self.requested_backend, self.future_weight)
         states = self.backbone(
             input_ids=ids.unsqueeze(0),
             position_ids=row.position_ids.unsqueeze(0),

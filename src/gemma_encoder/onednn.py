@@ -1,19 +1,24 @@
 """Scoring on a CPU through oneDNN: linear layers, and gated feed-forwards in three operators instead of five.
 
-torch multiplies float32 matrices by MKL, which is slower than oneDNN on some processors; and the activation
-of the gate and its product with the other half are passes over memory of their own, which oneDNN makes part
-of the matrix products. torch's compiler uses the same operators. They have no gradient.
+The activation of the gate and its product with the other half are passes over memory of their own, which
+oneDNN makes part of the matrix products. In float32 torch multiplies by MKL, which is slower than oneDNN on
+some processors and faster on others: that is tried. torch's compiler uses the same operators. They have no
+gradient.
 """
 
 from __future__ import annotations
 
 import platform
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
+from types import SimpleNamespace
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
@@ -31,7 +36,8 @@ def through_onednn(model: nn.Module) -> Iterator[None]:
     """Inside, linear layers and gated feed-forwards of a model compute by oneDNN where that is possible.
 
     Nothing about the model is changed but the `forward` of some of its modules, until the end. It is possible
-    on an x86 processor, in float32 or bfloat16 and without autocast; elsewhere nothing happens. A
+    on an x86 processor, in bfloat16, or float32 where it is faster, and without autocast; elsewhere nothing
+    happens. A
     feed-forward that doesn't compute what the names of its parts promise is left as it is.
 
     Args:
@@ -60,9 +66,31 @@ def _available(model: nn.Module) -> bool:
         and torch.backends.mkldnn.is_available()
         and bool(torch.backends.mkldnn.enabled)
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-        and (weight.dtype == torch.float32 or _has_bfloat16(weight.dtype))
         and not torch.is_autocast_enabled("cpu")
+        and (_has_bfloat16(weight.dtype) or (weight.dtype == torch.float32 and faster_in_float32()))
     )
+
+
+@cache
+def faster_in_float32() -> bool:
+    """Whether oneDNN multiplies float32 matrices faster than torch does by itself; tried once, tens of
+    milliseconds."""
+    generator = torch.Generator().manual_seed(0)  # a training draws from torch's own
+    states = torch.randn(512, 640, generator=generator)
+    layer = SimpleNamespace(weight=torch.randn(2048, 640, generator=generator), bias=None)
+
+    def least(multiply: Forward) -> float:
+        taken = []
+        for _ in range(5):
+            start = time.perf_counter()
+            multiply(states)
+            taken.append(time.perf_counter() - start)
+        return min(taken)
+
+    with torch.inference_mode():
+        return least(lambda states: _product(states, layer)) < least(
+            lambda states: F.linear(states, layer.weight)
+        )
 
 
 def _has_bfloat16(dtype: torch.dtype) -> bool:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from .errors import ConfigError, DataError
 from .precision import Float32Module, autocast_off
 
-PoolingKind = Literal["mean", "first_k", "last_k", "attention"]
+PoolingKind = Literal["mean", "first_k", "last_k", "mean_last", "attention"]
 ProbeKind = Literal["query", "kv"]
 
 KV_PROBES = 64
@@ -25,10 +25,11 @@ KV_PROBES = 64
 
 @dataclass(frozen=True)
 class PoolingConfig:
-    """Which pooler, and its sizes. `mean()`, `first_k()`, `last_k()` and `attention()` make one.
+    """Which pooler, and its sizes; `mean()`, `first_k()`, `last_k()`, `mean_last()`, `attention()` make one.
 
     Attributes:
-        kind: `mean` of all tokens, of the first k, of the last k, or learned `attention`.
+        kind: `mean` of all tokens, of the first k, of the last k, `mean_last` (that of all beside the last
+            one), or learned `attention`.
         k: Tokens averaged by `first_k` and `last_k`; all there are in a shorter text.
         skip_bos: `first_k` leaves out the first token (BOS, an attention sink) unless the text has no other.
         probe: In `attention`, learned probes are the `query`, or the keys and values (`kv`).
@@ -80,6 +81,11 @@ def last_k(k: int = 1) -> PoolingConfig:
     return PoolingConfig("last_k", k=k)
 
 
+def mean_last() -> PoolingConfig:
+    """Mean of all tokens, and beside it the last token."""
+    return PoolingConfig("mean_last")
+
+
 def attention(probe: ProbeKind = "query", probes: int | None = None, heads: int = 4) -> PoolingConfig:
     """Attention with learned probes; 1 probe by default for `query`, `KV_PROBES` for `kv`."""
     if probes is None:
@@ -106,6 +112,8 @@ def build_pooler(config: PoolingConfig, hidden_size: int) -> Pooler:
         return FirstKPooler(hidden_size, config.k, config.skip_bos)
     if config.kind == "last_k":
         return LastKPooler(hidden_size, config.k)
+    if config.kind == "mean_last":
+        return MeanLastPooler(hidden_size)
     if hidden_size % config.heads:
         fitting = [heads for heads in range(1, 33) if hidden_size % heads == 0]
         raise ConfigError(
@@ -215,6 +223,22 @@ def _linear(size: int) -> nn.Linear:
     nn.init.xavier_uniform_(linear.weight)
     nn.init.zeros_(linear.bias)
     return linear
+
+
+class MeanLastPooler(Pooler):
+    """Mean of all tokens and the last one side by side: what bidirectional and what causal attention is best
+    read by.
+
+    Args:
+        hidden_size: Size `H` of a token state; the pooled vector has `2 H`.
+    """
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__(hidden_size, 2 * hidden_size)
+        self.mean, self.last = MeanPooler(hidden_size), LastKPooler(hidden_size)
+
+    def _pool(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        return torch.cat([self.mean._pool(hidden, mask), self.last._pool(hidden, mask)], dim=-1)
 
 
 class _ProbePooler(Pooler):

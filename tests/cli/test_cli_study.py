@@ -166,6 +166,22 @@ def test_arms_are_what_train_would_read(written, decoder_folder, tmp_path):
     assert "--pooling.kind=last_k" in recipe.command and "--task=wnli" in recipe.command
 
 
+def test_folders_are_arms_too_and_their_backbone_is_what_is_trained(run, written, encoder_folder, tmp_path):
+    axes = {"start": {"as it is": {}, "learnt": {"model": str(encoder_folder)}}}
+    status, _, err = run(*written(axes=axes, seeds=1))
+    assert status == 0, err
+    records = {each.key.arm: each for each in StudyStorage(tmp_path / "study", "study").records()}
+    assert records.keys() == {"baseline", "start learnt"}
+    assert f"--model={encoder_folder}" in records["start learnt"].result.command
+    # That folder was only adapted, so both begin with the same weights.
+    scores = [each.result.scores for each in records.values()]
+    assert (scores[0] == scores[1]).all()
+
+    other = {"start": {"as it is": {}, "learnt": {"model": str(encoder_folder), "attention": "causal"}}}
+    _, _, err = run(*written(axes=other, seeds=1), "--output", str(tmp_path / "other"))
+    assert "attention is 'bidirectional' and can't be made 'causal'" in err
+
+
 def test_a_dry_run_and_a_preview_write_nothing(run, written, tmp_path):
     status, out, _ = run(*written(), "--dry-run")
     assert status == 0 and "attention causal" in out and "trials to report  4" in out

@@ -392,7 +392,7 @@ def test_a_full_disk_while_saving_is_one_line(refused, command, monkeypatch, tmp
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("gemma_encoder.training.trainer.save_file", full)
+    monkeypatch.setattr("gemma_encoder.training.packed_trainer.save_file", full)
     assert "No space left" in refused(*command)
     assert not (tmp_path / "out").exists()
 

@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gemma_encoder.study.analysis import MEAN, analyse
+from gemma_encoder.study.analysis import MEAN, _Words, analyse
 from gemma_encoder.study.plan import StudyPlan
 from gemma_encoder.study.records import Record, ReportRows, TrialResult
+from gemma_encoder.study.statistics import contrast
 
 ROWS = 400
 AXES = {"attention": ["bidirectional", "causal"], "pooling.kind": ["mean", "last_k"]}
@@ -80,6 +81,19 @@ def test_one_factor_has_a_table_for_each_axis_and_says_what_is_better():
     assert "error" not in found.trials[0]  # nobody failed
     assert any("same learning rate" in note for note in found.notes)
     assert found.commands == ["gemma-encoder study resume x", "gemma-encoder train ..."]
+
+
+def test_each_task_is_judged_by_its_own_metric():
+    """Two arms of a made-up task, one metric that wants more and one that wants less."""
+    values = {"new": {0: 0.80, 1: 0.81, 2: 0.82}, "baseline": {0: 0.50, 1: 0.51, 2: 0.53}}
+    draw = np.random.default_rng(0)
+    resampled = {
+        arm: {seed: value + 0.01 * draw.standard_normal(200) for seed, value in by_seed.items()}
+        for arm, by_seed in values.items()
+    }
+    found = contrast({"new": 1.0, "baseline": -1.0}, values, resampled, units=ROWS)
+    said = _Words(0.01)([found, None, found], ["accuracy", "accuracy", "mse"])
+    assert [each and each[1].kind for each in said] == ["better", None, "worse"]
 
 
 def test_a_grid_has_main_effects_and_interactions():

@@ -270,6 +270,8 @@ def test_the_best_learning_rate_is_by_the_mean_of_all_tries():
     assert best(records[:3]) is None  # one has not ended
     failed = [*records[:2], *(replace(each, state="failed", result=None) for each in records[2:])]
     assert best(failed) == 1e-5
+    half = [*records[:3], replace(records[3], state="failed", result=None)]
+    assert best(half) == 1e-5  # the other has one seed, 0.8
     assert best([replace(each, state="failed", result=None) for each in records]) is None
 
 

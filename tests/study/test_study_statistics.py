@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from gemma_encoder.errors import ConfigError, DataError
-from gemma_encoder.evaluation import mean_interval
-from gemma_encoder.study.statistics import Variance, arm_summary, contrast, holm, over_tasks
+from gemma_encoder.study.statistics import Variance, contrast, holm, over_tasks
 
 DIFFERENCE = {"new": 1.0, "base": -1.0}
 
@@ -225,16 +224,6 @@ def test_holm_lies_between_none_and_bonferroni_and_keeps_the_order(p_values, ran
     assert [other for _, other in pairs] == sorted(adjusted)
     order = random.sample(range(len(p_values)), len(p_values))
     assert holm([p_values[number] for number in order]) == [adjusted[number] for number in order]
-
-
-def test_arm_summary():
-    got = arm_summary([0.7, 0.9, 0.8])
-    mean, half = mean_interval([0.7, 0.9, 0.8])
-    assert got.interval == pytest.approx((mean - half, mean + half))
-    assert (got.mean, got.seeds, got.lowest, got.highest) == pytest.approx((0.8, 3, 0.7, 0.9))
-    assert arm_summary([0.7]).interval is None
-    with pytest.raises(DataError, match="no values"):
-        arm_summary([])
 
 
 def test_degrees_of_freedom_of_one_part_are_that_parts():

@@ -6,14 +6,14 @@ from toy_training import arguments, data_of, encoder_of
 
 from gemma_encoder.compiling import why_not_compiled
 from gemma_encoder.encoder import Encoder
-from gemma_encoder.training import train, trainer
+from gemma_encoder.training import packed_trainer, train
 
 pytestmark = pytest.mark.skipif(bool(why_not_compiled()), reason=f"can't compile: {why_not_compiled()}")
 
 
 @pytest.mark.parametrize("compile_layers", [True, None])
 def test_a_training_run_learns_the_same(tmp_path, monkeypatch, compile_layers):
-    monkeypatch.setattr(trainer, "WORTH_COMPILING", 0)
+    monkeypatch.setattr(packed_trainer, "WORTH_COMPILING", 0)
     runs = {}
     for choice in (False, compile_layers):
         args = arguments(tmp_path / str(choice), compile_layers=choice, learning_rate=1e-3)

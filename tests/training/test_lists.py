@@ -95,7 +95,7 @@ def test_a_list_in_parts_has_the_gradient_of_the_list_as_a_whole(tmp_path, monke
         sizes = [inputs["lengths"][row] for row in batch]
         parts = [[batch[place] for place in part] for part in plan_batches(sizes, self.options.max_tokens)]
         called.append(len(parts))
-        logits = torch.cat([self._logits(model, inputs, part) for part in parts])
+        logits = torch.cat([self._output(model, inputs, part) for part in parts])
         loss = self._loss(logits, inputs, [row for part in parts for row in part], total)
         self.accelerator.backward(loss)
         return loss.detach()

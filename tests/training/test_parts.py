@@ -9,6 +9,7 @@ import torch
 from toy_training import SCORES, arguments, data_of, encoder_of
 from transformers import TrainerState
 
+from gemma_encoder.errors import ConfigError
 from gemma_encoder.pooling import attention
 from gemma_encoder.text import TextConfig
 from gemma_encoder.training.callbacks import ProgressLines, Throughput, seconds_since
@@ -71,6 +72,29 @@ def test_every_trained_parameter_is_in_one_group_at_its_rate_and_decay(tmp_path,
         is_matrix = not ("norm" in name or name.endswith("bias"))
         assert found.pop(id(parameter)) == (rate, 0.5 if is_matrix else 0.0), name
     assert not found
+
+
+def test_lower_layers_change_at_lower_rates(tmp_path):
+    encoder = encoder_of()
+    set_trainable(encoder, "full", train_embeddings=True)
+    args = arguments(tmp_path, learning_rate=1.0, head_learning_rate=3.0, layer_decay=0.5)
+    rates = {id(p): group["lr"] for group in parameter_groups(encoder, args) for p in group["params"]}
+    layers = len(encoder.backbone.layers)
+    for name, parameter in encoder.named_parameters():
+        place = name.split(".")
+        if place[0] != "backbone":
+            expected = 3.0
+        elif place[1] == "layers":
+            expected = 0.5 ** (layers - 1 - int(place[2]))
+        else:
+            expected = {"embed_tokens": 0.5**layers, "norm": 1.0}[place[1]]
+        assert rates[id(parameter)] == expected, name
+
+
+@pytest.mark.parametrize("decay", [0.0, 1.1])
+def test_a_layer_decay_that_is_no_share_is_refused(tmp_path, decay):
+    with pytest.raises(ConfigError, match=f"layer_decay is {decay}"):
+        arguments(tmp_path, layer_decay=decay)
 
 
 def test_the_record_has_what_was_set_and_our_options_and_nothing_else(tmp_path):

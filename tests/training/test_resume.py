@@ -20,7 +20,7 @@ from gemma_encoder.encoder import Encoder
 from gemma_encoder.errors import CheckpointError, GemmaEncoderError
 from gemma_encoder.training import EncoderTrainer, train
 from gemma_encoder.training.checkpoint_folder import last_checkpoint
-from gemma_encoder.training.trainer import WEIGHTS_FILE
+from gemma_encoder.training.packed_trainer import WEIGHTS_FILE
 
 # 20 rows in batches of 4 are 5 steps an epoch, 10 in all; every draw of dropout must be the same too.
 OPTIONS = {

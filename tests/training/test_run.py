@@ -7,6 +7,7 @@ import torch
 from toy_training import SCORES, arguments, data_of, difference, encoder_of, weights
 
 from gemma_encoder.encoder import Encoder
+from gemma_encoder.errors import ConfigError
 from gemma_encoder.pooling import attention
 from gemma_encoder.scoring import score_token_ids
 from gemma_encoder.tasks import Task, TaskData
@@ -158,3 +159,29 @@ def test_the_record_says_where_the_rows_came_from_and_which_metric_decided(tmp_p
     assert run["versions"]["torch"] == torch.__version__ and run["hardware"]["threads"] >= 1
     assert run["peak_memory"]["host_bytes"] > 1e7 and run["wall_seconds"] >= run["train_seconds"] > 0
     assert run["parameters"]["trained"] < run["parameters"]["total"]
+
+
+def test_a_ramp_trains_from_causal_to_bidirectional_and_is_judged_by_its_end(tmp_path, monkeypatch):
+    encoder, seen = encoder_of(), []
+    stock = Encoder.encode_tokens
+
+    def watched(self, *args, **kwargs):
+        seen.append((self.training, self.future_weight))
+        return stock(self, *args, **kwargs)
+
+    monkeypatch.setattr(Encoder, "encode_tokens", watched)
+    args = arguments(tmp_path, attention_ramp=0.5, num_train_epochs=4, logging_steps=1)
+    result = train(encoder, data_of(), args)
+    training = [weight for in_training, weight in seen if in_training]
+    steps = result.run["steps"]
+    assert len(training) == steps == 20
+    assert training == [min(1.0, step / 10) for step in range(steps)]
+    assert {weight for in_training, weight in seen if not in_training} == {1.0}
+    assert encoder.future_weight == 1.0
+
+
+@pytest.mark.parametrize("options", [{"layout": "padded"}, {}])
+def test_a_ramp_where_there_is_none_is_refused(tmp_path, options):
+    encoder = encoder_of(attention="bidirectional" if options else "causal")
+    with pytest.raises(ConfigError, match="attention_ramp is for bidirectional"):
+        train(encoder, data_of(), arguments(tmp_path, attention_ramp=0.5, **options))

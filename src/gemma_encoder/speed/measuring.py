@@ -21,10 +21,11 @@ from .clock import seconds
 from .contenders import CONTENDERS, OURS, USUAL, Settings
 from .limit import Products
 
-TOLERANCES = {"float32": (1e-3, 1e-3), "bfloat16": (0.5, 0.15)}
+TOLERANCES = {"float32": (1e-3, 1e-3), "bfloat16": (1.0, 0.25)}
 """Largest difference of any score, and root mean square of all, as shares of the scores' spread. bfloat16
-keeps 8 bits and the contenders sum in different orders. With a new head on Gemma 3 270M CrossEncoder differs
-from itself in other batches by 0.21 and 0.06."""
+keeps 8 bits and the contenders round in different places. With a new head on Gemma 3 270M, whose scores lie
+close together, CrossEncoder differs from itself in other batches by 0.21 and 0.06, and ours compiled from
+ours not compiled by 0.57 and 0.12. What is not rounding float32 finds."""
 
 
 class ScoresDifferError(GemmaEncoderError, AssertionError):

@@ -93,7 +93,7 @@ def analyse(
     """
     tasks = [_OfTask.of(task, records, rows[task]) for task in plan.tasks if task in rows]
     arms = _arms(plan, records)
-    words = _Words(interesting, higher=bool(tasks) and higher_is_better(tasks[0].metric))
+    words = _Words(interesting)
     axes = [
         AxisResult(axis, levels[0][1], _rows(tasks, levels, words)) for axis, levels in _tables(plan, arms)
     ]
@@ -134,14 +134,15 @@ class _Words:
     """How contrasts are put into words."""
 
     interesting: float
-    higher: bool
 
-    def __call__(self, contrasts: Sequence[Contrast | None]) -> list[tuple[float, Verdict] | None]:
-        """Adjusted p values and verdicts of what is looked at together."""
+    def __call__(
+        self, contrasts: Sequence[Contrast | None], metrics: Sequence[str]
+    ) -> list[tuple[float, Verdict] | None]:
+        """Adjusted p values and verdicts of what is looked at together, each with the metric it is of."""
         known = [each for each in contrasts if each is not None]
         adjusted = iter(holm([each.p_value for each in known]))
         found: list[tuple[float, Verdict] | None] = []
-        for each in contrasts:
+        for each, metric in zip(contrasts, metrics, strict=True):
             if each is None:
                 found.append(None)
                 continue
@@ -150,7 +151,7 @@ class _Words:
                 each,
                 p_value,
                 smallest_of_interest=self.interesting,
-                higher_is_better=self.higher,
+                higher_is_better=higher_is_better(metric),
                 comparisons=len(known),
             )
             found.append((p_value, said))
@@ -192,7 +193,7 @@ def _rows(tasks: Sequence[_OfTask], levels: Sequence[tuple[str, str]], words: _W
     others = [arm for arm, _ in levels[1:]]
     weights = {arm: {arm: 1.0, baseline: -1.0} for arm in others}
     by_task = {of.task: [of.contrast(weights[arm]) for arm in others] for of in tasks}
-    said = iter(words([each for contrasts in by_task.values() for each in contrasts]))
+    said = iter(words(*_with_metrics(tasks, by_task)))
     rows = []
     for of in tasks:
         for arm, level in levels:
@@ -205,11 +206,20 @@ def _rows(tasks: Sequence[_OfTask], levels: Sequence[tuple[str, str]], words: _W
                 rows.append(result)
     if _have_a_mean(tasks):
         means = [_mean_of([by_task[of.task][number] for of in tasks]) for number in range(len(others))]
-        for (arm, level), found, told in zip(levels, [None, *means], [None, *words(means)], strict=True):
+        told_of = words(means, [tasks[0].metric] * len(means))
+        for (arm, level), found, told in zip(levels, [None, *means], [None, *told_of], strict=True):
             result = _compared(_mean_result(tasks, arm, level), found, told)
             if result.values:
                 rows.append(result)
     return rows
+
+
+def _with_metrics(
+    tasks: Sequence[_OfTask], by_task: Mapping[str, Sequence[Contrast | None]]
+) -> tuple[list[Contrast | None], list[str]]:
+    """The contrasts of all tasks behind one another, and the metric of each."""
+    contrasts = [each for of in tasks for each in by_task[of.task]]
+    return contrasts, [of.metric for of in tasks for _ in by_task[of.task]]
 
 
 def _have_a_mean(tasks: Sequence[_OfTask]) -> bool:
@@ -276,7 +286,7 @@ def _effects(
 ) -> list[Effect]:
     """Contrasts by name on each task and on the mean of tasks."""
     found = {of.task: [of.contrast(weights) for weights in named.values()] for of in tasks}
-    said = iter(words([each for contrasts in found.values() for each in contrasts]))
+    said = iter(words(*_with_metrics(tasks, found)))
     pairs = [
         (name, task, each, next(said))
         for task, contrasts in found.items()
@@ -284,9 +294,8 @@ def _effects(
     ]
     if _have_a_mean(tasks):
         means = [_mean_of([found[of.task][number] for of in tasks]) for number in range(len(named))]
-        pairs += [
-            (name, MEAN, each, told) for name, each, told in zip(named, means, words(means), strict=True)
-        ]
+        told_of = words(means, [tasks[0].metric] * len(means))
+        pairs += [(name, MEAN, each, told) for name, each, told in zip(named, means, told_of, strict=True)]
     return [
         Effect(name, task, Interval(each.estimate, *each.interval), told[0], told[1].text)
         for name, task, each, told in pairs

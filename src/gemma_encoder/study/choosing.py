@@ -24,8 +24,8 @@ def best_learning_rate(
         higher: Whether more of it is better.
 
     Returns:
-        The rate, None as long as a tuning trial of the arm has not ended. A rate that failed is not chosen;
-        if all did, None.
+        The rate, None as long as a tuning trial of the arm has not ended. A rate that failed with any seed is
+        not chosen; if all did, None.
     """
     values: dict[float, list[float]] = defaultdict(list)
     ended = 0
@@ -36,10 +36,11 @@ def best_learning_rate(
         ended += record.state in ("complete", "failed")
         if record.result:
             values[key.learning_rate].append(record.result.selection[metric])
-    if ended < len(plan.learning_rates) * plan.tuning_seeds or not values:
+    whole = sorted(rate for rate, found in values.items() if len(found) == plan.tuning_seeds)
+    if ended < len(plan.learning_rates) * plan.tuning_seeds or not whole:
         return None
     sign = 1 if higher else -1
-    return max(sorted(values), key=lambda rate: sign * fmean(values[rate]))
+    return max(whole, key=lambda rate: sign * fmean(values[rate]))
 
 
 def finalists(

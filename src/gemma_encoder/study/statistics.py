@@ -9,30 +9,10 @@ import numpy as np
 from scipy import special
 
 from ..errors import ConfigError, DataError
-from ..evaluation import mean_interval
 
 CONFIDENCE = 0.95
 ROUNDING = 1e-20
 """A variance below this is rounding: metrics are of the size of 1."""
-
-
-@dataclass(frozen=True)
-class ArmSummary:
-    """One arm over its seeds.
-
-    Attributes:
-        mean: Of the metric.
-        interval: 95 % Student t interval over seeds; None for a single seed.
-        seeds: How many.
-        lowest: The worst seed's value (the best one's, where lower is better).
-        highest: The opposite.
-    """
-
-    mean: float
-    interval: tuple[float, float] | None
-    seeds: int
-    lowest: float
-    highest: float
 
 
 @dataclass(frozen=True)
@@ -100,20 +80,6 @@ class Contrast:
     seeds: int
     variance: Variance
     effect_size: float | None
-
-
-def arm_summary(values: Sequence[float]) -> ArmSummary:
-    """One arm's metric over its seeds.
-
-    Args:
-        values: The metric of each seed's model.
-
-    Raises:
-        DataError: There are no values.
-    """
-    mean, half = mean_interval(values, CONFIDENCE)
-    interval = None if half is None else (mean - half, mean + half)
-    return ArmSummary(mean, interval, len(values), float(min(values)), float(max(values)))
 
 
 def contrast(

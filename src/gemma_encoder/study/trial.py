@@ -10,7 +10,7 @@ import copy
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from ..checkpoint import CONFIG_FILE
 from ..decoders import Decoder, load_decoder
 from ..encoder import Encoder
 from ..encoder_config import EncoderConfig
@@ -45,7 +46,7 @@ class Recipe:
     """An arm's options for a task, as this package takes them.
 
     Attributes:
-        decoder: What is adapted.
+        decoder: What is adapted; or a folder that `adapt` or `train` wrote, of which the backbone is taken.
         config: What it is made into.
         args: How it is trained; `output_dir` is where checkpoints may lie meanwhile.
         data: The whole training split, and the rows to report.
@@ -197,6 +198,8 @@ class TrialRunner:
         return chosen_by, report, rows
 
     def _encoder(self, recipe: Recipe) -> Encoder:
+        if (Path(recipe.decoder) / CONFIG_FILE).is_file():
+            return self._from_folder(recipe)
         if recipe.decoder not in self._decoders:
             self._decoders = {recipe.decoder: load_decoder(recipe.decoder)}  # one at a time: they are large
         decoder = copy.deepcopy(self._decoders[recipe.decoder])
@@ -205,6 +208,14 @@ class TrialRunner:
             decoder, recipe.config, verify=policy not in self._verified, seed=recipe.args.seed
         )
         self._verified.add(policy)
+        encoder.text.remembered = self._token_ids.setdefault(recipe.decoder, {})
+        return encoder
+
+    def _from_folder(self, recipe: Recipe) -> Encoder:
+        """What an encoder has learnt, with a new pooler and head."""
+        made = {each.name: getattr(recipe.config, each.name) for each in fields(recipe.config)}
+        overrides = {name: value for name, value in made.items() if name not in ("decoder", "warm_start")}
+        encoder = Encoder.from_encoder(recipe.decoder, seed=recipe.args.seed, **overrides)
         encoder.text.remembered = self._token_ids.setdefault(recipe.decoder, {})
         return encoder
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from ..dropout import DropoutConfig
 from ..encoder import Encoder
 from ..errors import AttentionError
-from ..pooling import PoolingConfig, attention, first_k, last_k, mean
+from ..pooling import PoolingConfig, attention, first_k, last_k, mean, mean_last
 from ..receptive import assert_policy
 
 MakeEncoder = Callable[..., Encoder]
@@ -44,6 +44,7 @@ POOLERS: tuple[PoolingConfig, ...] = (
     first_k(3, skip_bos=True),
     last_k(),
     last_k(3),
+    mean_last(),
     attention("query", 2),
     attention("kv", 4),
 )

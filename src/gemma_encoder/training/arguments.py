@@ -68,11 +68,16 @@ class EncoderTrainingArguments(TrainingArguments):
         padded_positions: What the padded layout counts positions from: a text's first token, or the row's
             first place, which padding on the left shifts.
         ranking_loss: In ranking, which loss over a list: a key of `losses.RANKING_LOSSES`.
+        attention_ramp: Share of the training over which later tokens come into attention: they count nothing
+            at its start, as if attention were causal, and as much as others from its end on. For
+            bidirectional attention in the packed layout; judged is always what attention is in the end.
         tune: What is trained besides pooler and head: `full` = the backbone, `lora` = adapters on it, `head`
             = nothing.
         train_embeddings: Whether `full` also trains the token embeddings (most of a small Gemma's
             parameters): those of the tokens that occur in the rows, or in drawn lists all.
         head_learning_rate: Of pooler and head, that of the backbone if None.
+        layer_decay: A layer's learning rate is that of the layer above it times this; the last layer's is
+            `learning_rate`. 1 = all the same.
         lora_r: Rank of LoRA updates.
         lora_alpha: Their scale is `lora_alpha / lora_r`.
         lora_dropout: Dropout in front of them.
@@ -116,9 +121,11 @@ class EncoderTrainingArguments(TrainingArguments):
     padding_side: PaddingSide = "right"
     padded_positions: PaddedPositions = "text"
     ranking_loss: RankingLoss = "softmax"
+    attention_ramp: float = 0.0
     tune: Tune = "full"
     train_embeddings: bool = False
     head_learning_rate: float | None = None
+    layer_decay: float = 1.0
     lora_r: int = 16
     lora_alpha: int = 32
     lora_dropout: float = 0.0
@@ -150,6 +157,10 @@ class EncoderTrainingArguments(TrainingArguments):
             rate = getattr(self, name)
             if rate is not None and not 0 < rate < math.inf:
                 raise ConfigError(f"{name} is {rate}", fix="use a number above 0")
+        if not 0 <= self.attention_ramp <= 1:
+            raise ConfigError(f"attention_ramp is {self.attention_ramp}", fix="use a share from 0 to 1")
+        if not 0 < self.layer_decay <= 1:
+            raise ConfigError(f"layer_decay is {self.layer_decay}", fix="use a number above 0, at most 1")
         if self.num_train_epochs <= 0 and self.max_steps <= 0:
             raise ConfigError(f"num_train_epochs is {self.num_train_epochs}", fix="use a number above 0")
         if self.train_embeddings and self.tune != "full":

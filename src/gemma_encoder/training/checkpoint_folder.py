@@ -12,7 +12,9 @@ from pathlib import Path
 
 from transformers.trainer import TRAINER_STATE_NAME
 
-from ..errors import TrainingError
+from ..checkpoint import CONFIG_FILE
+from ..errors import ConfigError, TrainingError
+from .arguments import EncoderTrainingArguments
 from .run_record import RUN_FILE
 
 _CHECKPOINT = re.compile(r"checkpoint-\d+")
@@ -32,6 +34,51 @@ def last_checkpoint(folder: str | Path) -> str | None:
             step = json.loads((path / TRAINER_STATE_NAME).read_text(encoding="utf-8"))["global_step"]
             whole.append((step, os.fspath(path)))
     return max(whole)[1] if whole else None
+
+
+def begin(
+    args: EncoderTrainingArguments, output_dir: Path, *, resume: bool, overwrite: bool
+) -> tuple[Path, str | None]:
+    """The folder for a run's checkpoints, ready, and the checkpoint to go on from.
+
+    Args:
+        args: Of the run.
+        output_dir: The folder that the run will write.
+        resume: Go on from the last whole checkpoint.
+        overwrite: Replace a model in `output_dir`, and delete the checkpoints of an interrupted run.
+
+    Raises:
+        ConfigError: There is an earlier run, and nothing says what to do with it.
+        TrainingError: There is nothing to resume, or the folder can't be written.
+    """
+    checkpoints = checkpoint_folder(output_dir)
+    found = last_checkpoint(checkpoints)
+    if not resume and not overwrite:
+        _refuse_earlier_run(output_dir, checkpoints if found else None)
+    if resume and found is None:
+        raise TrainingError(
+            "There is no checkpoint to resume", where=str(checkpoints), fix="train without resume"
+        )
+    with args.main_process_first(local=False):
+        if not resume and args.process_index == 0:
+            delete_checkpoints(checkpoints)
+        make_folder(checkpoints)
+    return checkpoints, found if resume else None
+
+
+def _refuse_earlier_run(output_dir: Path, checkpoints: Path | None) -> None:
+    if checkpoints is not None:
+        raise ConfigError(
+            "An interrupted run left its checkpoints",
+            where=str(checkpoints),
+            fix="go on from them with resume=True, or start again with overwrite=True",
+        )
+    if (output_dir / CONFIG_FILE).is_file():
+        raise ConfigError(
+            "The output folder holds a model",
+            where=str(output_dir),
+            fix="give another folder, or replace it with overwrite=True",
+        )
 
 
 def make_folder(folder: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from typing import Any
 
 from torch import nn
@@ -84,12 +86,29 @@ def _linear_layers(encoder: Encoder) -> set[str]:
 
 
 def parameter_groups(encoder: nn.Module, args: EncoderTrainingArguments) -> list[dict[str, Any]]:
-    """Optimiser groups: backbone and new modules each at their rate; vectors (norms, biases) don't decay."""
+    """Optimiser groups: backbone and new modules each at their rate; vectors (norms, biases) don't decay.
+
+    With `layer_decay` a layer's rate is that of the layer above it times the decay: the lowest, which hold
+    what every task needs, change least.
+    """
     head_rate = args.learning_rate if args.head_learning_rate is None else args.head_learning_rate
+    heights = {name: _height(name) for name, _ in encoder.named_parameters() if name.startswith("backbone.")}
+    top = max((height for height in heights.values() if height < math.inf), default=0)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in encoder.named_parameters():
         if parameter.requires_grad:
-            rate = args.learning_rate if name.startswith("backbone.") else head_rate
+            rate = head_rate
+            if name in heights:
+                rate = args.learning_rate * args.layer_decay ** (top - min(top, heights[name]))
             decay = args.weight_decay if parameter.ndim > 1 else 0.0
             groups.setdefault((rate, decay), []).append(parameter)
     return [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in groups.items()]
+
+
+def _height(name: str) -> float:
+    """Where a parameter of the backbone stands: its layer from 1, embeddings 0, what is behind all layers
+    as high as the last."""
+    layer = re.search(r"\.layers\.(\d+)\.", name)
+    if layer:
+        return int(layer[1]) + 1
+    return 0 if "embed" in name else math.inf

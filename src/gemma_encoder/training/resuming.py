@@ -9,13 +9,14 @@ from ..backbone_files import digest
 from ..encoder import Encoder
 from ..errors import CheckpointError
 from .arguments import EncoderTrainingArguments
-from .collation import TokenizedRows, TrainingItems
+from .collation import TrainingItems
 
 # Options that decide what is learnt and which of it is kept. The token budget, and how often to log or save,
 # may change.
 _DECISIVE = (
     "learning_rate",
     "head_learning_rate",
+    "layer_decay",
     "num_train_epochs",
     "max_steps",
     "per_device_train_batch_size",
@@ -42,6 +43,7 @@ _DECISIVE = (
     "padding_side",
     "padded_positions",
     "ranking_loss",
+    "attention_ramp",
     "train_embeddings",
     "lora_r",
     "lora_alpha",
@@ -61,7 +63,7 @@ def decisive_settings(
     args: EncoderTrainingArguments,
     metrics: Sequence[str],
     train_rows: TrainingItems,
-    validation_rows: TokenizedRows,
+    validation_rows: TrainingItems,
 ) -> dict[str, str]:
     """All that decides a run but the weights that train: options, model, metrics, rows, frozen weights."""
     options = {name: str(getattr(args, name)) for name in _DECISIVE if hasattr(args, name)}

@@ -1,71 +1,39 @@
-"""transformers' Trainer, with batches cut into packed passes by token budget."""
+"""Fine-tuning on the rows of a task."""
 
 from __future__ import annotations
 
-import contextlib
-import json
 import math
-import pickle
-import shutil
-import time
-from collections.abc import Iterator
-from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.checkpoint import get_device_states, set_device_states
-from transformers import EarlyStoppingCallback, Trainer, TrainerState
-from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
-from transformers.trainer_utils import SaveStrategy
 
-from ..compiling import CompiledLayers, compiled_layers, pays
 from ..encoder import Encoder
-from ..errors import CheckpointError, ConfigError, TrainingError, first_line
 from ..evaluation.metrics import compute_metrics
 from ..packing import plan_batches
-from ..scoring import is_out_of_memory, out_of_memory, score_token_ids
+from ..scoring import score_token_ids
 from ..tasks import Task
-from ..tasks.base import by_group
 from .arguments import EncoderTrainingArguments
-from .callbacks import NewEpoch, ProgressLines, SaveByTime, Throughput, seconds_since
 from .collation import Collator, TokenizedRows, TrainingItems
-from .parameters import parameter_groups
-from .resuming import check_same, decisive_settings
-
-WEIGHTS_FILE = "model.safetensors"
-THROUGHPUT_FILE = "throughput.json"
-
-LOOK_AHEAD_AT = 3
-"""After so many steps it is known how many tokens a step has."""
-WORTH_COMPILING = 1e14
-"""Floating-point operations left to train from which compiled layers pay; minutes of two cores."""
+from .packed_trainer import PackedTrainer, Trainable
+from .resuming import decisive_settings
 
 
-class _Trainable(nn.Module):
-    """An encoder as the Trainer sees it: without our frozen `config`, which the Trainer would write to."""
-
-    def __init__(self, encoder: Encoder) -> None:
-        super().__init__()
-        self.encoder = encoder
+class _Scores(Trainable):
+    """An encoder whose passes give scores `[B, num_labels]`."""
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         logits: Tensor = self.encoder(input_ids, attention_mask).logits
         return logits
 
-    def activation_checkpointing_enable(self, **options: Any) -> None:
-        self.encoder.activation_checkpointing_enable(**options)
 
-    gradient_checkpointing_enable = activation_checkpointing_enable  # its name before transformers 5.22
-
-
-class EncoderTrainer(Trainer):
+class EncoderTrainer(PackedTrainer):
     """Trains an encoder on tokenised rows.
+
+    The loss of a batch is the mean of its rows' losses, in ranking of its lists'. A list of more tokens than
+    the budget is computed in parts, see `_backward_in_parts`.
 
     Args:
         encoder: What to train; which parameters train is set beforehand (`parameters.set_trainable`).
@@ -83,109 +51,24 @@ class EncoderTrainer(Trainer):
         train_items: TrainingItems,
         validation_rows: TokenizedRows,
     ) -> None:
-        self.encoder, self.task, self.throughput = encoder, task, Throughput()
-        self.train_items, self.validation_rows = train_items, validation_rows
-        try:
-            super().__init__(
-                model=_Trainable(encoder),
-                args=args,
-                data_collator=Collator(int(encoder.tokenizer.pad_token_id or 0)),
-                train_dataset=train_items,
-                eval_dataset=validation_rows,
-            )
-        except (RuntimeError, ImportError) as error:  # report_to names something that isn't installed
-            raise ConfigError(
-                f"The run can't be set up: {first_line(error)}",
-                fix="install it, or leave report_to out",
-            ) from error
-        self.options = args
-        self.remove_callback(ProgressCallback)
-        self.remove_callback(PrinterCallback)
-        self.progress = ProgressLines(self.throughput)
-        self.add_callback(self.progress)
-        self.add_callback(NewEpoch(train_items))
-        if args.save_minutes and args.save_strategy != SaveStrategy.NO and args.world_size == 1:
-            self.add_callback(SaveByTime(args.save_minutes))
+        self.task, self.validation_rows = task, validation_rows
+        collator = Collator(int(encoder.tokenizer.pad_token_id or 0))
+        super().__init__(_Scores(encoder), args, collator, train_items, validation_rows)
         self._settings = decisive_settings(encoder, args, task.metrics, train_items, validation_rows)
-        self.compiled_layers: CompiledLayers | None = None
-        self._rows_of_step: list[int] = []
         self._scores_by_step: dict[int, np.ndarray] = {}
-
-    def train(self, *args: Any, **kwargs: Any) -> Any:
-        """As `Trainer.train`; the progress bar ends also when an error does."""
-        try:
-            return super().train(*args, **kwargs)
-        finally:
-            self.progress.close()
 
     # ------------------------------------------------------------------------------------------- one step
 
-    def training_step(
-        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
-    ) -> Tensor:
-        """Forward and backward over one batch, in as many passes as the token budget asks for.
-
-        Each pass adds `sum of its rows' losses / rows of the whole batch` (all accumulated batches counted),
-        so the gradient is that of the whole batch however it is cut. In ranking the losses are those of
-        lists; a list that is larger than the budget is computed in parts, see `_backward_in_parts`.
-
-        Raises:
-            TrainingError: The loss is not finite; names the rows.
-            ConfigError: A pass doesn't fit into memory; names the budget.
-        """
-        started = time.perf_counter()
-        self._set_train_mode(model)
-        inputs = self._prepare_inputs(inputs)
-        inputs["lengths"] = lengths = inputs["attention_mask"].sum(dim=1).tolist()
-        members = by_group(inputs["lists"].tolist())
-        total = num_items_in_batch or len(members)
-        plan = plan_batches([sum(lengths[row] for row in each) for each in members], self.options.max_tokens)
-        loss_of_batch = torch.zeros((), device=inputs["attention_mask"].device)
-        for number, chosen in enumerate(plan, start=1):
-            batch = [row for each in chosen for row in members[each]]
-            tokens = sum(lengths[row] for row in batch)
-            in_parts = len(batch) > 1 and tokens > self.options.max_tokens
-            backward = self._backward_in_parts if in_parts else self._backward
-            try:
-                with self._layers():
-                    loss_of_batch += backward(model, inputs, batch, total, last=number == len(plan))
-            except (RuntimeError, MemoryError) as error:
-                if is_out_of_memory(error):
-                    raise out_of_memory(
-                        [[0] * lengths[row] for row in batch], self.options.max_tokens
-                    ) from error
-                raise
-        self.throughput.add(sum(lengths), inputs["attention_mask"].numel(), seconds_since(started))
-        return loss_of_batch
-
-    def _layers(self) -> contextlib.AbstractContextManager[None]:
-        """Stock layers, or compiled ones if that is asked for or pays for what is left to train."""
-        if self.compiled_layers is None and self._compiles():
-            self.compiled_layers = compiled_layers(self.encoder.backbone)
-        return self.compiled_layers.in_use() if self.compiled_layers else contextlib.nullcontext()
-
-    def _compiles(self) -> bool:
-        wanted, done = self.options.compile_layers, self.state.global_step
-        if wanted is None:
-            if done < LOOK_AHEAD_AT:
-                return False
-            left = self.throughput.tokens / done * (self.state.max_steps - done)
-            wanted = self.encoder.layout == "packed" and pays(
-                self.encoder.backbone, left, WORTH_COMPILING, backward=True
-            )
-        if wanted:
-            self.progress.say("compiling the layers, up to half a minute the first time")
-        return wanted
+    def _count_losses(self, batch: dict[str, Any]) -> int:
+        return int(batch["lists"].max()) + 1
 
     def _backward(
         self, model: nn.Module, inputs: dict[str, Any], batch: list[int], total: Any, *, last: bool
     ) -> Tensor:
-        """One pass over these rows: adds to the gradient, gives the loss."""
-        with self._synchronised(model, last):
-            with self.compute_loss_context_manager():
-                loss = self._loss(self._logits(model, inputs, batch), inputs, batch, total)
-            self.accelerator.backward(loss)
-        return loss.detach()
+        tokens = sum(inputs["lengths"][row] for row in batch)
+        in_parts = len(batch) > 1 and tokens > self.options.max_tokens
+        backward = self._backward_in_parts if in_parts else super()._backward
+        return backward(model, inputs, batch, total, last=last)
 
     def _backward_in_parts(
         self, model: nn.Module, inputs: dict[str, Any], batch: list[int], total: Any, *, last: bool
@@ -203,7 +86,7 @@ class EncoderTrainer(Trainer):
         for part in parts:
             states.append(_random_state(inputs["input_ids"]))
             with torch.no_grad(), self.compute_loss_context_manager():
-                scores.append(self._logits(model, inputs, part))
+                scores.append(self._output(model, inputs, part))
         logits = torch.cat(scores).requires_grad_()
         with self.compute_loss_context_manager():
             loss = self._loss(logits, inputs, order, total)
@@ -212,14 +95,9 @@ class EncoderTrainer(Trainer):
             _set_random_state(state)
             with self._synchronised(model, last and number == len(parts) - 1):
                 with self.compute_loss_context_manager():
-                    again = self._logits(model, inputs, part)
+                    again = self._output(model, inputs, part)
                 self.accelerator.backward((again * gradient).sum())
         return loss.detach()
-
-    def _logits(self, model: nn.Module, inputs: dict[str, Any], rows: list[int]) -> Tensor:
-        longest = max(inputs["lengths"][row] for row in rows)  # padding is on the right
-        logits: Tensor = model(inputs["input_ids"][rows, :longest], inputs["attention_mask"][rows, :longest])
-        return logits
 
     def _loss(self, logits: Tensor, inputs: dict[str, Any], rows: list[int], total: Any) -> Tensor:
         labels, lists, kind = inputs["labels"][rows], inputs["lists"][rows], self.options.ranking_loss
@@ -227,63 +105,6 @@ class EncoderTrainer(Trainer):
         if not math.isfinite(loss.item()):
             raise self._not_finite("loss", inputs["rows"][rows].tolist(), loss.item())
         return loss
-
-    def _synchronised(self, model: nn.Module, last: bool) -> Any:
-        """Gradients of several processes are summed once, in the last backward pass."""
-        return contextlib.nullcontext() if last else self.accelerator.no_sync(model)
-
-    def _set_train_mode(self, model: nn.Module) -> None:
-        model.train()
-        if self.options.tune == "head":
-            self.encoder.backbone.eval()  # nothing in it learns: no dropout, no graph
-
-    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        """The gradient's norm, which the Trainer asks for before every optimiser step.
-
-        A finite loss can have a gradient that isn't; one step with it and the next checkpoint is worthless.
-
-        Raises:
-            TrainingError: It is not finite; names the rows. (In fp16 the gradient scaler skips such a step.)
-        """
-        norm = super()._get_grad_norm(model, grad_norm)
-        if norm is not None and not self.args.fp16 and not math.isfinite(float(norm)):
-            raise self._not_finite("gradient", self._rows_of_step, float(norm))
-        return norm
-
-    def _not_finite(self, what: str, rows: list[int], value: float) -> TrainingError:
-        shown = ", ".join(map(str, rows[:20])) + (", ..." if len(rows) > 20 else "")
-        return TrainingError(
-            f"The {what} became {value} at step {self.state.global_step + 1}",
-            where=f"rows {shown} of the training data",
-            fix="start again with a lower learning_rate, or mend those rows",
-        )
-
-    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> int:
-        """Rows (in ranking lists) in one optimiser step on this device; the loss is their mean."""
-        self._rows_of_step = [int(row) for batch in batch_samples for row in batch["rows"]]
-        return sum(_count_lists(batch["lists"]) for batch in batch_samples)
-
-    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """The optimiser of `args.optim` over `parameter_groups`.
-
-        Raises:
-            ConfigError: It doesn't take the options.
-        """
-        if self.optimizer is None:
-            groups = parameter_groups(self.encoder, self.options)
-            with _refused_options("optim", self.args.optim):
-                kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.encoder)  # type: ignore[arg-type]
-                self.optimizer = kind(groups, **options)
-        return self.optimizer
-
-    def create_scheduler(self, *args: Any, **kwargs: Any) -> Any:
-        """As `Trainer.create_scheduler`.
-
-        Raises:
-            ConfigError: The schedule doesn't take the options.
-        """
-        with _refused_options("lr_scheduler_type", self.args.lr_scheduler_type):
-            return super().create_scheduler(*args, **kwargs)
 
     # ----------------------------------------------------------------------------------------- evaluation
 
@@ -313,93 +134,12 @@ class EncoderTrainer(Trainer):
         scores = self._scores_by_step.get(best or self.state.global_step)
         return self._score_validation() if scores is None else scores
 
-    # ---------------------------------------------------------------------------------------- checkpoints
-
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         """Whether an evaluation is the best so far; then its weights are saved, however rarely others are."""
         is_best = bool(super()._determine_best_metric(metrics, trial))
         if is_best and self.options.load_best_model_at_end:
             self.control.should_save = True
         return is_best
-
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """Write what training changed. Frozen tensors are the decoder's own and stay out of checkpoints."""
-        folder = Path(output_dir or self.options.output_dir or ".")
-        folder.mkdir(parents=True, exist_ok=True)
-        state = {name: parameter.detach().contiguous() for name, parameter in self._trained().items()}
-        save_file(state, folder / WEIGHTS_FILE, metadata=self._settings)
-        (folder / THROUGHPUT_FILE).write_text(json.dumps(asdict(self.throughput)), encoding="utf-8")
-
-    def _trained(self) -> dict[str, nn.Parameter]:
-        return {
-            name: parameter for name, parameter in self.encoder.named_parameters() if parameter.requires_grad
-        }
-
-    def _load_trained(self, folder: str | Path) -> None:
-        path = Path(folder) / WEIGHTS_FILE
-        try:
-            state = load_file(path, device=str(self.encoder.device))
-        except (OSError, SafetensorError) as error:
-            raise _damaged(error, str(path)) from error
-        trained = self._trained()
-        if {name: tensor.shape for name, tensor in state.items()} != {
-            name: parameter.shape for name, parameter in trained.items()
-        }:
-            raise CheckpointError(
-                "The checkpoint was written with other options (what is tuned, LoRA rank, pooler or head)",
-                where=str(path),
-                fix="resume with the options of that run, or train into a new folder",
-            )
-        self.encoder.load_state_dict(state, strict=False)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        """Weights and counters. Refuses a checkpoint that was written under other settings."""
-        weights = Path(resume_from_checkpoint) / WEIGHTS_FILE
-        with contextlib.suppress(OSError, SafetensorError), safe_open(weights, "pt") as file:
-            check_same(file.metadata() or {}, self._settings, resume_from_checkpoint)
-        self._load_trained(resume_from_checkpoint)
-        with contextlib.suppress(OSError, ValueError):  # a run is no worse for a gap in its statistics
-            done = json.loads((Path(resume_from_checkpoint) / THROUGHPUT_FILE).read_text(encoding="utf-8"))
-            self.throughput.add(**done)
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        try:
-            super()._load_optimizer_and_scheduler(checkpoint)
-        except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-            raise _damaged(error, str(checkpoint)) from error
-
-    def _load_best_model(self) -> None:
-        """By its step, not by the path it had: the folder may have been moved."""
-        self._load_trained(Path(str(self.options.output_dir)) / f"checkpoint-{self.state.best_global_step}")
-
-    def had_stopped_early(self, checkpoint: str) -> bool:
-        """Whether a checkpoint ends a run whose patience was used up; the Trainer would train on."""
-        state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
-        saved = (state.stateful_callbacks or {}).get(EarlyStoppingCallback.__name__, {})
-        counter = saved.get("attributes", {}).get("early_stopping_patience_counter", 0)
-        patience = self.options.early_stopping_patience
-        return patience is not None and counter >= patience
-
-    def finish_from(self, checkpoint: str) -> None:
-        """Take a checkpoint for the end of training, without a step."""
-        self._load_from_checkpoint(checkpoint)
-        self.state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
-        if self.options.load_best_model_at_end and self.state.best_global_step:
-            self._load_best_model()
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Write a checkpoint; when that fails its remains are deleted and earlier ones stay."""
-        folder = Path(str(self.options.output_dir)) / f"checkpoint-{self.state.global_step}"
-        try:
-            super()._save_checkpoint(model, trial)
-        except (OSError, SafetensorError, RuntimeError) as error:  # RuntimeError: torch.save, disk full
-            shutil.rmtree(folder, ignore_errors=True)
-            reason = getattr(error, "strerror", None) or first_line(error)
-            raise TrainingError(
-                f"The checkpoint can't be written: {reason}",
-                where=str(folder),
-                fix="free disk space or permit writing, then --resume; earlier checkpoints are intact",
-            ) from error
 
 
 _RandomState = tuple[Tensor, list[int], list[Tensor]]
@@ -414,27 +154,3 @@ def _set_random_state(state: _RandomState) -> None:
     cpu, devices, states = state
     torch.set_rng_state(cpu)
     set_device_states(devices, states)
-
-
-def _count_lists(lists: Tensor) -> int:
-    return int(lists.max()) + 1
-
-
-@contextlib.contextmanager
-def _refused_options(name: str, value: Any) -> Iterator[None]:
-    """Bad values that only their user notices, as errors of the options."""
-    try:
-        yield
-    except (ValueError, TypeError, ImportError) as error:
-        raise ConfigError(
-            f"{name} {getattr(value, 'value', value)} can't be used: {first_line(error)}",
-            fix="see transformers.TrainingArguments",
-        ) from error
-
-
-def _damaged(error: Exception, where: str) -> CheckpointError:
-    return CheckpointError(
-        f"The checkpoint can't be read: {first_line(error)}",
-        where=where,
-        fix="delete this checkpoint and resume again",
-    )

@@ -18,19 +18,18 @@ from transformers import EarlyStoppingCallback, TrainerCallback, set_seed
 from ..checkpoint import CONFIG_FILE
 from ..decoders import describe_decoder
 from ..encoder import Encoder
-from ..errors import ConfigError, TrainingError, first_line
+from ..errors import ConfigError, TrainingError
 from ..evaluation import check_metrics, higher_is_better, majority_baseline
 from ..evaluation.evaluate import label_order
-from ..machine import hardware, peak_memory, versions
-from ..scoring import is_out_of_memory
 from ..tasks import TaskData
 from ..tasks.base import CANDIDATE, GROUP
 from .arguments import EncoderTrainingArguments
-from .checkpoint_folder import checkpoint_folder, delete_checkpoints, last_checkpoint, make_folder
+from .checkpoint_folder import begin, delete_checkpoints
 from .collation import Lists, TokenizedRows, TrainingItems
 from .embeddings import only_rows_of
 from .parameters import add_lora, set_trainable
-from .run_record import now, resolved_arguments, write_run
+from .recording import begun_run, count_parameters, recorded
+from .run_record import resolved_arguments, write_run
 from .trainer import EncoderTrainer
 
 
@@ -85,20 +84,8 @@ def train(
     task = data.task
     output_dir = Path(str(args.output_dir)).absolute()  # "." has no name to call the checkpoints by
     check_run(encoder, data, args)
-    checkpoints = checkpoint_folder(output_dir)
-    found = last_checkpoint(checkpoints)
-    if not resume and not overwrite:
-        _refuse_earlier_run(output_dir, checkpoints if found else None)
-    if resume and found is None:
-        raise TrainingError(
-            "There is no checkpoint to resume", where=str(checkpoints), fix="train without resume"
-        )
-    with args.main_process_first(local=False):
-        if not resume and args.process_index == 0:
-            delete_checkpoints(checkpoints)
-        make_folder(checkpoints)
-
-    started, begun = time.perf_counter(), now()
+    checkpoints, found = begin(args, output_dir, resume=resume, overwrite=overwrite)
+    started = time.perf_counter()
     set_seed(args.seed)
     if args.tune == "lora":
         add_lora(encoder, args)
@@ -106,14 +93,11 @@ def train(
     train_items = _training_items(encoder, data, args.seed)
     validation_rows = TokenizedRows(encoder, data.validation)
     trainer_args = _trainer_args(args, task.main_metric, checkpoints)
-    run: dict[str, Any] = {
-        "status": "running",
-        "started": begun,
+    run = {
+        **begun_run(encoder, args.seed, found),
         "task": {"name": task.name, "metrics": list(task.metrics), "main_metric": task.main_metric},
         "decoder": describe_decoder(encoder.config.decoder),
-        "encoder": encoder.config.to_dict(),
         "training": resolved_arguments(trainer_args),
-        "seed": args.seed,
         "data": {
             "train_rows": len(data.train),
             "validation_rows": len(validation_rows),
@@ -124,10 +108,6 @@ def train(
             "skipped": data.skipped,
             "empty_texts": data.empty_texts,
         },
-        "parameters": _count(encoder),
-        "versions": versions(),
-        "hardware": hardware(),
-        "resumed_from": Path(found).name if resume and found else None,
     }
     baseline = majority_baseline(
         validation_rows.labels.numpy(), task.metrics, task.problem_type, **validation_rows.together()
@@ -137,38 +117,19 @@ def train(
         trainer.add_callback(callback)
     if args.early_stopping_patience is not None:
         trainer.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
-    try:
-        with (
-            _no_cudnn_attention(),
-            _layout(encoder, args),
-            _embeddings(encoder, args, train_items, validation_rows),
-        ):
-            run["parameters"] = _count(encoder)
-            if resume and trainer.had_stopped_early(str(found)):
-                trainer.finish_from(str(found))
+    with recorded(run, trainer, checkpoints, started):
+        with _layout(encoder, args), _embeddings(encoder, args, train_items, validation_rows):
+            run["parameters"] = count_parameters(encoder)
+            if found and trainer.had_stopped_early(found):
+                trainer.finish_from(found)
             else:
-                trainer.train(resume_from_checkpoint=found if resume else None)
+                trainer.train(resume_from_checkpoint=found)
             evaluated = _evaluation_of_best(trainer) or trainer.evaluate()
             scores = trainer.scores_of_validation()
         encoder.eval()
         metrics = {name: evaluated[f"eval_{name}"] for name in task.metrics}
         if save and trainer.is_world_process_zero():
             encoder.save_pretrained(output_dir, merge_adapter=args.merge_adapter)
-        run["status"] = "finished"
-    except BaseException as error:
-        run["status"] = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        run["error"] = str(error) or type(error).__name__
-        _record(run, trainer, started)
-        if trainer.is_world_process_zero():
-            with suppress(TrainingError):  # the error that ended the run is the one to show
-                write_run(checkpoints, run)
-        if is_out_of_memory(error):  # passes have an error of their own; this is the optimiser's state
-            raise TrainingError(
-                f"Out of memory: {first_line(error)}",
-                where=f"{run['parameters']['trained']:,} parameters train, max_tokens={args.max_tokens}",
-                fix="train fewer parameters (tune=lora), or lower max_tokens",
-            ) from error
-        raise
     run |= {
         "metrics": metrics,
         "baseline": baseline,
@@ -179,7 +140,6 @@ def train(
             if "eval_" + task.main_metric in entry or "loss" in entry
         ],
     }
-    _record(run, trainer, started)
     if trainer.is_world_process_zero():
         if save:
             write_run(output_dir, run)
@@ -228,26 +188,16 @@ def check_run(encoder: Encoder, data: TaskData, args: EncoderTrainingArguments) 
         )
     if not len(data.train) or not len(data.validation):
         raise ConfigError("The training or the validation data has no row", fix="give both at least one row")
-    if args.fp16 and encoder.stock_backbone.config.model_type.startswith("gemma"):
-        raise ConfigError(
-            "fp16 can't train Gemma: its activations overflow float16",
-            fix="use bf16, or float32 where bf16 is slow",
-        )
-    if args.tune == "full" and encoder.dtype != torch.float32:
-        raise ConfigError(
-            f"Full fine-tuning of {encoder.dtype} weights loses small updates",
-            fix="load the model in float32 (bf16 autocast is as fast), or use tune lora or head",
-        )
-    if args.tune == "full" and hasattr(encoder.backbone, "peft_config"):
-        raise ConfigError(
-            "The encoder has a LoRA adapter, which full fine-tuning would train beside the weights",
-            fix="use tune=lora to train the adapter on, or save the encoder with the adapter merged first",
-        )
+    check_weights(encoder, args)
     layout = args.layout or encoder.layout
     if layout == "packed" and (args.padding_side, args.padded_positions) != ("right", "text"):
         raise ConfigError(
             "padding_side and padded_positions do nothing in the packed layout, which has no padding",
             fix="leave them out, or use layout=padded",
+        )
+    if args.attention_ramp and (layout == "padded" or encoder.config.attention == "causal"):
+        raise ConfigError(
+            "attention_ramp is for bidirectional attention in the packed layout", fix="leave it out"
         )
     if layout == "padded" and args.compile_layers:
         raise ConfigError(
@@ -265,18 +215,26 @@ def check_run(encoder: Encoder, data: TaskData, args: EncoderTrainingArguments) 
         )
 
 
-def _refuse_earlier_run(output_dir: Path, checkpoints: Path | None) -> None:
-    if checkpoints is not None:
+def check_weights(encoder: Encoder, args: EncoderTrainingArguments) -> None:
+    """Refuse precisions, and adapters, with which training would go wrong.
+
+    Raises:
+        ConfigError: Says which.
+    """
+    if args.fp16 and encoder.stock_backbone.config.model_type.startswith("gemma"):
         raise ConfigError(
-            "An interrupted run left its checkpoints",
-            where=str(checkpoints),
-            fix="go on from them with resume=True, or start again with overwrite=True",
+            "fp16 can't train Gemma: its activations overflow float16",
+            fix="use bf16, or float32 where bf16 is slow",
         )
-    if (output_dir / CONFIG_FILE).is_file():
+    if args.tune == "full" and encoder.dtype != torch.float32:
         raise ConfigError(
-            "The output folder holds a model",
-            where=str(output_dir),
-            fix="give another folder, or replace it with overwrite=True",
+            f"Full fine-tuning of {encoder.dtype} weights loses small updates",
+            fix="load the model in float32 (bf16 autocast is as fast), or use tune lora or head",
+        )
+    if args.tune == "full" and hasattr(encoder.backbone, "peft_config"):
+        raise ConfigError(
+            "The encoder has a LoRA adapter, which full fine-tuning would train beside the weights",
+            fix="use tune=lora to train the adapter on, or save the encoder with the adapter merged first",
         )
 
 
@@ -339,40 +297,3 @@ def _evaluation_of_best(trainer: EncoderTrainer) -> dict[str, float] | None:
         return None
     judged = (entry for entry in trainer.state.log_history if entry["step"] == trainer.state.best_global_step)
     return next((entry for entry in judged if trainer.options.metric_for_best_model in entry), None)
-
-
-def _count(encoder: Encoder) -> dict[str, int]:
-    trained = sum(parameter.numel() for parameter in encoder.parameters() if parameter.requires_grad)
-    return {"total": sum(parameter.numel() for parameter in encoder.parameters()), "trained": trained}
-
-
-def _record(run: dict[str, Any], trainer: EncoderTrainer, started: float) -> None:
-    work = trainer.throughput
-    # Known at the end: lists are tokenised as they are drawn.
-    for name in ("truncated", "no_room"):
-        run["data"][name] = getattr(trainer.train_items, name) + getattr(trainer.validation_rows, name)
-    run |= {
-        "steps": trainer.state.global_step,
-        "tokens": work.tokens,
-        "tokens_per_second": round(work.tokens_per_second, 1),
-        "padding_avoided": round(work.padding_avoided, 4),
-        "compiled_layers": trainer.compiled_layers is not None,
-        "train_seconds": round(work.seconds, 1),
-        "wall_seconds": round(time.perf_counter() - started, 1),
-        "peak_memory": peak_memory(),
-        "finished": now(),
-    }
-
-
-@contextmanager
-def _no_cudnn_attention() -> Iterator[None]:
-    """Training without cuDNN's SDPA, whose backward can give NaN on Hopper (pytorch issue 196678)."""
-    if not torch.cuda.is_available():
-        yield
-        return
-    before = torch.backends.cuda.cudnn_sdp_enabled()
-    torch.backends.cuda.enable_cudnn_sdp(False)
-    try:
-        yield
-    finally:
-        torch.backends.cuda.enable_cudnn_sdp(before)

@@ -9,12 +9,12 @@ from __future__ import annotations
 from .benchmarks import BenchmarkOptions, RecipeOptions, ReportOptions
 from .collections import Bm25Settings, CandidatesOptions, CollectionOptions, FuseOptions, RankOptions
 from .encoders import ComputeOptions, DropoutOptions, EncoderOptions, HeadOptions, PoolingOptions
-from .making import AdaptOptions, ListOptions, TrainingOptions, TrainOptions
+from .making import AdaptOptions, ListOptions, MaskedTextOptions, TrainingOptions, TrainOptions
 from .studies import StudyOptions
 from .using import BenchOptions, EvaluateOptions, InspectOptions, PredictOptions, RunEvaluationOptions
 
 OPTIONS: dict[str, tuple[type, ...]] = {
-    "adapt": (AdaptOptions, EncoderOptions),
+    "adapt": (AdaptOptions, MaskedTextOptions, EncoderOptions),
     "train": (TrainOptions, ListOptions, CollectionOptions, TrainingOptions, EncoderOptions),
     "evaluate": (EvaluateOptions, RunEvaluationOptions, ComputeOptions),
     "predict": (PredictOptions, ComputeOptions),
@@ -44,6 +44,7 @@ __all__ = [
     "HeadOptions",
     "InspectOptions",
     "ListOptions",
+    "MaskedTextOptions",
     "PoolingOptions",
     "PredictOptions",
     "RankOptions",

@@ -17,7 +17,8 @@ class PoolingOptions:
     """How token states become one vector.
 
     Attributes:
-        kind: Mean of all tokens, of the first k, of the last k, or learned attention.
+        kind: Mean of all tokens, of the first k, of the last k, mean and last token side by side, or learned
+            attention.
         k: Tokens averaged by first_k and last_k; all there are in a shorter text.
         skip_bos: first_k leaves out the first token (BOS, an attention sink) unless the text has no other.
         probe: In attention, learned probes are the query, or the keys and values (kv).
@@ -25,7 +26,7 @@ class PoolingOptions:
         heads: Attention heads in attention; must divide the hidden size.
     """
 
-    kind: Literal["mean", "first_k", "last_k", "attention"] = "mean"
+    kind: Literal["mean", "first_k", "last_k", "mean_last", "attention"] = "mean"
     k: int = 1
     skip_bos: bool = False
     probe: Literal["query", "kv"] = "query"

@@ -22,7 +22,7 @@ class AdaptOptions:
         problem_type: Kind of task for --labels.
         pairs: For --labels, texts are pairs.
         dtype: Type of the backbone's weights.
-        seed: Seed of the new pooler and head.
+        seed: Seed of the new pooler and head, of masks and of the order of texts.
         overwrite: Replace an output that exists.
         dry_run: Adapt and verify in memory, print what would be written, write nothing.
     """
@@ -37,6 +37,69 @@ class AdaptOptions:
     seed: int = 0
     overwrite: bool = False
     dry_run: bool = False
+
+
+@dataclass(frozen=True)
+class MaskedTextOptions:
+    """What the backbone learns from plain text before any task; nothing without --objective.
+
+    Attributes:
+        objective: Guess masked tokens, from the place before (mntp, as the decoder guessed the next token) or
+            from the masked place itself (mlm).
+        corpus: Text to learn from: files (.txt with a text a line, CSV, TSV, JSONL, parquet, also with .gz),
+            hub:NAME for a data set on the Hugging Face hub, task:NAME for the training texts of a task or of
+            all tasks of glue or superglue. Several are put together.
+        tokens: Tokens to learn from, such as 500K or 5M; a smaller corpus is seen several times.
+        text_column: Column of the text in files and hub data sets.
+        data_dir: Folder with the files of task:NAME; the bundled sets or the hub if not given.
+        data_source: Where task:NAME is looked for when there is no --data_dir.
+        mask_rate: Share of the tokens that are masked.
+        mask_token: Token that stands in their place; the tokenizer's mask token, or one that its makers left
+            unused, if not given.
+        batch_tokens: Tokens of one optimiser step, about.
+        max_tokens: Most tokens in one forward pass; lower it when memory runs out. Decides speed and memory
+            only.
+        learning_rate: Peak learning rate; 5e-5, with LoRA 3e-4, if not given.
+        warmup_steps: Steps of warm-up, as a share of all steps if below 1.
+        weight_decay: Weight decay of matrices; vectors have none.
+        lr_scheduler_type: How the learning rate falls: linear, cosine, constant, ...
+        attention_ramp: Share of the training over which later tokens come into attention, from counting
+            nothing (causal) to as much as others.
+        tune: All of the backbone but the token embeddings, or LoRA adapters on it.
+        lora_r: Rank of LoRA updates.
+        lora_alpha: Their scale is lora_alpha / lora_r.
+        merge_adapter: Fold the LoRA adapter into the saved weights.
+        original_share: Share of the decoder's own weights in those that are saved.
+        compile_layers: Compute the layers by compiled code; if not given, where it pays.
+        bf16: Compute in bfloat16 (weights stay float32); by default where the machine does so natively.
+        evaluations: How often held-out text is judged on the way.
+        resume: Go on from the last checkpoint of an interrupted run with the same options.
+    """
+
+    objective: Literal["mntp", "mlm"] | None = None
+    corpus: list[str] = field(default_factory=list)
+    tokens: str = "1M"
+    text_column: str = "text"
+    data_dir: str | None = None
+    data_source: Literal["auto", "bundled", "hub"] = "auto"
+    mask_rate: float = 0.2
+    mask_token: str | None = None
+    batch_tokens: int = 4096
+    max_tokens: int = 2048
+    learning_rate: float | None = None
+    warmup_steps: float = 0.1
+    weight_decay: float = 0.01
+    lr_scheduler_type: str = "linear"
+    attention_ramp: float = 0.0
+    tune: Literal["full", "lora"] = "full"
+    lora_r: int = 16
+    lora_alpha: int = 32
+    merge_adapter: bool = True
+    original_share: float = 0.0
+    compile_layers: bool | None = None
+    bf16: bool | None = None
+    evaluations: int = 10
+    resume: bool = False
 
 
 @dataclass(frozen=True)
@@ -129,6 +192,7 @@ class TrainingOptions:
     Attributes:
         learning_rate: Peak learning rate of the backbone; the task's recipe if not given.
         head_learning_rate: That of pooler and head; the task's recipe if not given.
+        layer_decay: A layer's learning rate is that of the layer above it times this; 1 is the same for all.
         num_train_epochs: Passes over the training rows; the task's recipe if not given. --epochs for short.
         per_device_train_batch_size: Rows of one optimiser step; the task's recipe if not given. --batch_size
             for short.
@@ -142,6 +206,8 @@ class TrainingOptions:
         padding_side: Where the padded layout has its padding.
         padded_positions: What the padded layout counts positions from: a text's first token, or the row's
             first place, which padding on the left shifts.
+        attention_ramp: Share of the training over which later tokens come into bidirectional attention, from
+            counting nothing (causal) to as much as others. 0 is from the start.
         tune: What learns besides pooler and head: all of the backbone, LoRA adapters on it, or nothing.
         train_embeddings: With full, train the embeddings of the rows' tokens too.
         lora_r: Rank of LoRA updates.
@@ -162,6 +228,7 @@ class TrainingOptions:
 
     learning_rate: float | None = None
     head_learning_rate: float | None = None
+    layer_decay: float = 1.0
     num_train_epochs: float | None = None
     per_device_train_batch_size: int | None = None
     max_tokens: int = 2048
@@ -170,6 +237,7 @@ class TrainingOptions:
     layout: Literal["packed", "padded"] | None = None
     padding_side: Literal["right", "left"] = "right"
     padded_positions: Literal["text", "row"] = "text"
+    attention_ramp: float = 0.0
     tune: Literal["full", "lora", "head"] = "full"
     train_embeddings: bool = False
     lora_r: int = 16

@@ -1,0 +1,87 @@
+"""`gemma-encoder adapt` with text to learn from."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from gemma_encoder.cli.adapt import number_of_tokens
+from gemma_encoder.errors import ConfigError
+
+STAGE = ["--objective", "mntp", "--tokens", "600", "--batch_tokens", "200", "--max_length", "24"]
+TEXTS = ["the river is good", "money in the bank", "a very bad film", "what is a good film"] * 6
+
+
+@pytest.fixture
+def texts(tmp_path):
+    file = tmp_path / "texts.txt"
+    file.write_text("\n".join(TEXTS) + "\n", encoding="utf-8")
+    return file
+
+
+def test_a_decoder_learns_from_text_and_train_goes_on_with_it(run, decoder_folder, texts, tmp_path):
+    folder = tmp_path / "adapted"
+    command = ["adapt", "--model", decoder_folder, "--output", folder, *STAGE, "--corpus", texts]
+    status, out, err = run(*command)
+    assert status == 0, err
+    assert "24 texts" in out and "600 tokens in 3 steps" in out and "before" in out and "tokens/s" in out
+    assert "train --model" in out and "--new_head" in out
+    record = json.loads((folder / "run.json").read_text())
+    assert record["objective"] == "mntp" and record["data"]["texts"] == 24 and 500 < record["tokens"] < 700
+
+    rows = tmp_path / "rows.csv"
+    rows.write_text("text,label\n" + "".join(f"{text},{n % 2}\n" for n, text in enumerate(TEXTS)))
+    train = ["train", "--model", folder, "--new_head", "--train_file", rows, "--epochs", 1]
+    status, _, err = run(*train, "--output", tmp_path / "trained")
+    assert status == 0, err
+    assert run("inspect", "--model", folder)[0] == 0
+
+
+def test_with_a_task_the_new_head_is_its_own(run, decoder_folder, tmp_path):
+    folder = tmp_path / "adapted"
+    command = ["adapt", "--model", decoder_folder, "--output", folder, *STAGE, "--task", "wnli"]
+    status, out, err = run(*command, "--corpus", "task:wnli", "--data_source", "bundled", "--max_length", 64)
+    assert status == 0, err
+    assert f"train --model {folder} --task wnli" in out and "not_entailment, entailment" in out
+
+
+def test_a_dry_run_says_what_would_be_learnt(run, decoder_folder, texts, tmp_path):
+    folder = tmp_path / "adapted"
+    command = ["adapt", "--model", decoder_folder, "--output", folder, *STAGE, "--corpus", texts]
+    status, out, _ = run(*command, "--dry-run")
+    assert status == 0 and "mntp, 20% masked" in out and "600 tokens in 3 steps" in out
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--tokens", "5M"], "--tokens does nothing here: it is for --objective"),
+        (["--objective", "mntp"], "no text to adapt on"),
+        (["--objective", "mntp", "--corpus", "nowhere.txt"], "nowhere.txt"),
+        (["--objective", "mntp", "--corpus", "task:nothing"], "no task 'nothing'"),
+        (["--objective", "mntp", "--corpus", "TEXTS", "--tokens", "many"], "--tokens is 'many'"),
+        (["--objective", "mntp", "--corpus", "TEXTS", "--lora_r", "4"], "it is for --tune lora"),
+        (["--objective", "mntp", "--corpus", "TEXTS", "--mask_rate", "2"], "mask_rate is 2"),
+        (["--objective", "mlm", "--corpus", "TEXTS", "--resume"], "no checkpoint to resume"),
+        (["--objective", "mlm", "--corpus", "TEXTS", "--original_share", "1"], "original_share is 1"),
+    ],
+)
+def test_mistakes_are_told_in_a_line(refused, decoder_folder, texts, tmp_path, more, says):
+    more = [str(texts) if word == "TEXTS" else word for word in more]
+    assert says in refused("adapt", "--model", decoder_folder, "--output", tmp_path / "new", *more)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "number"), [("500K", 500_000), ("5m", 5_000_000), ("1.5B", 1_500_000_000), ("1_000", 1000)]
+)
+def test_numbers_of_tokens(words, number):
+    assert number_of_tokens(words) == number
+
+
+@pytest.mark.parametrize("words", ["", "K", "-5", "0", "nan", "inf", "5X"])
+def test_what_is_no_number_of_tokens(words):
+    with pytest.raises(ConfigError, match="--tokens"):
+        number_of_tokens(words)
