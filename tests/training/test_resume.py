@@ -103,6 +103,18 @@ def test_lora_and_accumulation_resume_too(tmp_path):
     assert difference(weights(whole), weights(resumed)) == 0
 
 
+@pytest.mark.parametrize("step", [3, 7])  # before the first step that counts, and after
+def test_a_mean_of_weights_resumes_too(tmp_path, step):
+    options = {**OPTIONS, "average_last": 0.5, "load_best_model_at_end": False}
+    whole = encoder()
+    train(whole, rows(), arguments(tmp_path / "whole", **options))
+    args = arguments(tmp_path, **options)
+    interrupted(args, step)
+    resumed = encoder()
+    train(resumed, rows(), args, resume=True)
+    assert difference(weights(whole), weights(resumed)) == 0
+
+
 def test_a_real_kill_in_the_middle_of_a_step(tmp_path, uninterrupted):
     """SIGKILL from within the backward pass of another process, then resume here."""
     program = f"""

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from toy_training import SCORES, arguments, data_of, difference, encoder_of, weights
+from transformers import TrainerCallback
 
 from gemma_encoder.encoder import Encoder
 from gemma_encoder.errors import ConfigError
@@ -185,3 +186,30 @@ def test_a_ramp_where_there_is_none_is_refused(tmp_path, options):
     encoder = encoder_of(attention="bidirectional" if options else "causal")
     with pytest.raises(ConfigError, match="attention_ramp is for bidirectional"):
         train(encoder, data_of(), arguments(tmp_path, attention_ramp=0.5, **options))
+
+
+@pytest.mark.parametrize("tune", ["full", "lora"])
+def test_the_weights_of_the_last_steps_are_averaged(tmp_path, tune):
+    encoder, seen = encoder_of(), []
+
+    class Watch(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            seen.append(
+                {name: p.detach().clone() for name, p in encoder.named_parameters() if p.requires_grad}
+            )
+
+    options = {"load_best_model_at_end": False, "num_train_epochs": 2, "tune": tune, "merge_adapter": True}
+    args = arguments(tmp_path, average_last=0.3, **options)
+    result = train(encoder, data_of(), args, callbacks=[Watch()])
+    assert len(seen) == result.run["steps"] == 10
+    ended = {name: p.detach() for name, p in encoder.named_parameters()}
+    for name in seen[0]:
+        expected = torch.stack([weights[name] for weights in seen[-3:]]).mean(dim=0)
+        torch.testing.assert_close(ended[name], expected, rtol=1e-5, atol=1e-7)
+    logits = score_token_ids(encoder, encoder.tokenize(data_of().validation["text"]).input_ids, 100)
+    torch.testing.assert_close(torch.tensor(result.scores), torch.tensor(logits), rtol=1e-4, atol=1e-5)
+
+
+def test_a_mean_of_weights_and_the_best_checkpoint_do_not_go_together(tmp_path):
+    with pytest.raises(ConfigError, match="average_last saves a mean"):
+        arguments(tmp_path, average_last=0.3)

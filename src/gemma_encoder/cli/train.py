@@ -125,6 +125,8 @@ def training_arguments(
         "compile_layers": None,
         "layout": None,
     }
+    if training.average_last:  # the mean is saved, not a checkpoint
+        extra.setdefault("load_best_model_at_end", False)
     # transformers wants to be told that bf16 on a machine without a GPU is meant.
     extra.setdefault("use_cpu", not torch.accelerator.is_available())
     chosen: dict[str, Any] = {

@@ -71,6 +71,8 @@ class EncoderTrainingArguments(TrainingArguments):
         attention_ramp: Share of the training over which later tokens come into attention: they count nothing
             at its start, as if attention were causal, and as much as others from its end on. For
             bidirectional attention in the packed layout; judged is always what attention is in the end.
+        average_last: Share of the training, at its end, over which the weights are averaged: the mean is what
+            is judged at the end and saved. Not with `load_best_model_at_end`.
         tune: What is trained besides pooler and head: `full` = the backbone, `lora` = adapters on it, `head`
             = nothing.
         train_embeddings: Whether `full` also trains the token embeddings (most of a small Gemma's
@@ -122,6 +124,7 @@ class EncoderTrainingArguments(TrainingArguments):
     padded_positions: PaddedPositions = "text"
     ranking_loss: RankingLoss = "softmax"
     attention_ramp: float = 0.0
+    average_last: float = 0.0
     tune: Tune = "full"
     train_embeddings: bool = False
     head_learning_rate: float | None = None
@@ -157,8 +160,14 @@ class EncoderTrainingArguments(TrainingArguments):
             rate = getattr(self, name)
             if rate is not None and not 0 < rate < math.inf:
                 raise ConfigError(f"{name} is {rate}", fix="use a number above 0")
-        if not 0 <= self.attention_ramp <= 1:
-            raise ConfigError(f"attention_ramp is {self.attention_ramp}", fix="use a share from 0 to 1")
+        for name in ("attention_ramp", "average_last"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}", fix="use a share from 0 to 1")
+        if self.average_last and self.load_best_model_at_end:
+            raise ConfigError(
+                "average_last saves a mean of weights, load_best_model_at_end those of a checkpoint",
+                fix="set load_best_model_at_end to false, or leave average_last out",
+            )
         if not 0 < self.layer_decay <= 1:
             raise ConfigError(f"layer_decay is {self.layer_decay}", fix="use a number above 0, at most 1")
         if self.num_train_epochs <= 0 and self.max_steps <= 0:

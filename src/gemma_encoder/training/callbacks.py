@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -168,3 +170,43 @@ class SaveByTime(TrainerCallback):
     ) -> None:
         """Start again."""
         self._saved = time.monotonic()
+
+
+class WeightAverage(TrainerCallback):
+    """Averages the weights of the last steps (Izmailov et al., arXiv 1803.05407), and puts the mean in their
+    place at the end.
+
+    Args:
+        trained: Gives the parameters that train, by name.
+        share: Of all steps, at the end.
+
+    Attributes:
+        mean: So far, by name; empty before the first step that counts.
+        steps: How many it is the mean of.
+    """
+
+    def __init__(self, trained: Callable[[], dict[str, nn.Parameter]], share: float) -> None:
+        self.trained, self.share = trained, share
+        self.mean: dict[str, Tensor] = {}
+        self.steps = 0
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Count the step's weights."""
+        if state.global_step <= (1 - self.share) * state.max_steps:
+            return
+        self.steps += 1
+        for name, parameter in self.trained().items():
+            if name in self.mean:
+                self.mean[name].lerp_(parameter.detach(), 1 / self.steps)
+            else:
+                self.mean[name] = parameter.detach().clone()
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Take the mean."""
+        for name, parameter in self.trained().items():
+            if name in self.mean:
+                parameter.data.copy_(self.mean[name])

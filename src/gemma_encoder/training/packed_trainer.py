@@ -30,12 +30,13 @@ from ..packing import plan_batches
 from ..scoring import is_out_of_memory, out_of_memory
 from ..tasks.base import by_group
 from .arguments import EncoderTrainingArguments
-from .callbacks import NewEpoch, ProgressLines, SaveByTime, Throughput, seconds_since
+from .callbacks import NewEpoch, ProgressLines, SaveByTime, Throughput, WeightAverage, seconds_since
 from .collation import TrainingItems
 from .parameters import parameter_groups
 from .resuming import check_same
 
 WEIGHTS_FILE = "model.safetensors"
+AVERAGE_FILE = "average.safetensors"
 THROUGHPUT_FILE = "throughput.json"
 
 LOOK_AHEAD_AT = 3
@@ -100,6 +101,9 @@ class PackedTrainer(Trainer):
         self.add_callback(NewEpoch(train_items))
         if args.save_minutes and args.save_strategy != SaveStrategy.NO and args.world_size == 1:
             self.add_callback(SaveByTime(args.save_minutes))
+        self.average = WeightAverage(self._trained, args.average_last)
+        if args.average_last:
+            self.add_callback(self.average)
         self.compiled_layers: CompiledLayers | None = None
         self._settings: dict[str, str] = {}  # what must be the same for a run to go on; a subclass's
         self._rows_of_step: list[int] = []
@@ -264,6 +268,8 @@ class PackedTrainer(Trainer):
         folder.mkdir(parents=True, exist_ok=True)
         state = {name: parameter.detach().contiguous() for name, parameter in self._trained().items()}
         save_file(state, folder / WEIGHTS_FILE, metadata=self._settings)
+        if self.average.mean:
+            save_file(self.average.mean, folder / AVERAGE_FILE, metadata={"steps": str(self.average.steps)})
         (folder / THROUGHPUT_FILE).write_text(json.dumps(asdict(self.throughput)), encoding="utf-8")
 
     def _trained(self) -> dict[str, nn.Parameter]:
@@ -294,9 +300,20 @@ class PackedTrainer(Trainer):
         with contextlib.suppress(OSError, SafetensorError), safe_open(weights, "pt") as file:
             check_same(file.metadata() or {}, self._settings, resume_from_checkpoint)
         self._load_trained(resume_from_checkpoint)
+        self._load_average(Path(resume_from_checkpoint) / AVERAGE_FILE)
         with contextlib.suppress(OSError, ValueError):  # a run is no worse for a gap in its statistics
             done = json.loads((Path(resume_from_checkpoint) / THROUGHPUT_FILE).read_text(encoding="utf-8"))
             self.throughput.add(**done)
+
+    def _load_average(self, path: Path) -> None:
+        if not path.is_file():  # no step had counted yet
+            return
+        try:
+            with safe_open(path, "pt") as file:
+                self.average.steps = int((file.metadata() or {})["steps"])
+            self.average.mean = load_file(path, device=str(self.encoder.device))
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            raise _damaged(error, str(path)) from error
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         try:

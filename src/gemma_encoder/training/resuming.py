@@ -44,6 +44,7 @@ _DECISIVE = (
     "padded_positions",
     "ranking_loss",
     "attention_ramp",
+    "average_last",
     "train_embeddings",
     "lora_r",
     "lora_alpha",

@@ -208,6 +208,8 @@ class TrainingOptions:
             first place, which padding on the left shifts.
         attention_ramp: Share of the training over which later tokens come into bidirectional attention, from
             counting nothing (causal) to as much as others. 0 is from the start.
+        average_last: Share of the training, at its end, over which the weights are averaged; the mean is
+            saved, instead of the best checkpoint.
         tune: What learns besides pooler and head: all of the backbone, LoRA adapters on it, or nothing.
         train_embeddings: With full, train the embeddings of the rows' tokens too.
         lora_r: Rank of LoRA updates.
@@ -238,6 +240,7 @@ class TrainingOptions:
     padding_side: Literal["right", "left"] = "right"
     padded_positions: Literal["text", "row"] = "text"
     attention_ramp: float = 0.0
+    average_last: float = 0.0
     tune: Literal["full", "lora", "head"] = "full"
     train_embeddings: bool = False
     lora_r: int = 16
