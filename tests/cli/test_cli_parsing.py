@@ -122,16 +122,16 @@ def test_free_texts_are_taken_to_the_letter():
 def test_flags_need_no_value_and_dashes_are_underscores():
     assert adapt_options("--dry-run")[0].dry_run is True
     assert adapt_options("--dry_run", "false")[0].dry_run is False
-    assert adapt_options("--max-length=9")[1].max_length == 9
+    assert adapt_options("--max-length=9")[-1].max_length == 9
     assert normalise(["--a-b=c-d", "e-f", "-"], ()) == ["--a_b=c-d", "e-f", "-"]
 
 
 def test_dropout_is_one_rate_or_a_rate_each():
-    assert adapt_options()[1].dropout is None
-    assert adapt_options("--dropout", "0.2")[1].dropout == DropoutOptions(0.2, 0.2, 0.2, 0.2)
-    assert adapt_options("--dropout=0")[1].dropout == DropoutOptions()
-    assert adapt_options("--dropout.head", "0.3")[1].dropout == DropoutOptions(head=0.3)
-    assert adapt_options("--dropout", "0.1")[1].given == {"dropout"}
+    assert adapt_options()[-1].dropout is None
+    assert adapt_options("--dropout", "0.2")[-1].dropout == DropoutOptions(0.2, 0.2, 0.2, 0.2)
+    assert adapt_options("--dropout=0")[-1].dropout == DropoutOptions()
+    assert adapt_options("--dropout.head", "0.3")[-1].dropout == DropoutOptions(head=0.3)
+    assert adapt_options("--dropout", "0.1")[-1].given == {"dropout"}
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_dropout_is_one_rate_or_a_rate_each():
 def test_a_rate_for_one_place_leaves_the_others_as_they_are(tmp_path, file_says, arguments, rates):
     file = tmp_path / "adapt.yaml"
     file.write_text(f"dropout: {file_says}\n")
-    dropout = adapt_options("--config", str(file), *arguments)[1].dropout
+    dropout = adapt_options("--config", str(file), *arguments)[-1].dropout
     assert dropout == (None if rates is None else DropoutOptions(*rates))
 
 
@@ -157,12 +157,16 @@ def test_yaml_file_with_overrides_and_print_config_round_trip(tmp_path, run):
     file = tmp_path / "adapt.yaml"
     file.write_text("model: m\noutput: o\nlabels: [a, b]\npooling: {kind: last_k, k: 3}\n")
     arguments = ["--config", str(file), "--pooling.k", "5"]
-    options, encoder = parse("gemma-encoder adapt", "", OPTIONS["adapt"], arguments)
+    options, masked, encoder = parse("gemma-encoder adapt", "", OPTIONS["adapt"], arguments)
     assert (options.labels, encoder.pooling) == (["a", "b"], PoolingOptions("last_k", 5))
     status, printed, _ = run("adapt", *arguments, "--print_config")
     assert status == 0
     file.write_text(printed)
-    assert parse("gemma-encoder adapt", "", OPTIONS["adapt"], ["--config", str(file)]) == (options, encoder)
+    assert parse("gemma-encoder adapt", "", OPTIONS["adapt"], ["--config", str(file)]) == (
+        options,
+        masked,
+        encoder,
+    )
 
 
 @pytest.mark.parametrize("written", [["--labels", "c,d"], ["--labels=c", "--labels=d"]])
