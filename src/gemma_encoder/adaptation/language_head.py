@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,8 +13,8 @@ from ..decoders import quiet
 from ..encoder import Encoder
 from ..errors import ConfigError, first_line
 
-LOGITS_AT_ONCE = 2**26
-"""Logits in memory at a time, a quarter of a gigabyte in float32: Gemma has 262,144 for a place."""
+LOGITS_AT_ONCE = 2**25
+"""Logits in memory at a time, an eighth of a gigabyte in float32: Gemma has 262,144 for a place."""
 
 _CHANGES_LOGITS = ("logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier_scale")
 """Config fields by which some families scale their logits, which is not computed here."""
@@ -31,6 +31,7 @@ class LanguageHead:
 
     weight: Tensor
     softcap: float | None = None
+    _cast: dict[torch.dtype, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     def loss(self, states: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Cross-entropy over the vocabulary.
@@ -45,7 +46,11 @@ class LanguageHead:
         Returns:
             The sum of the losses, float32, and how many of the targets are the likeliest token.
         """
-        return _CrossEntropy.apply(states, self.weight, targets, self.softcap)
+        kind = states.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else states.dtype
+        if dtype not in self._cast:
+            self._cast[dtype] = self.weight.to(dtype)
+        return _CrossEntropy.apply(states, self._cast[dtype], targets, self.softcap)
 
 
 def language_head(encoder: Encoder) -> LanguageHead:
@@ -89,15 +94,12 @@ class _CrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, states: Tensor, weight: Tensor, targets: Tensor, softcap: float | None
     ) -> tuple[Tensor, Tensor]:
-        kind = states.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else states.dtype
-        weight = weight.to(dtype)
         loss = torch.zeros((), device=states.device)
         right = torch.zeros((), dtype=torch.int64, device=states.device)
         gradient = torch.empty_like(states)
         part = max(1, LOGITS_AT_ONCE // len(weight))
         for start in range(0, len(states), part):
-            own, wanted = states[start : start + part].to(dtype), targets[start : start + part]
+            own, wanted = states[start : start + part].to(weight.dtype), targets[start : start + part]
             logits = (own @ weight.T).float()
             if softcap is not None:
                 capped = torch.tanh(logits / softcap)
@@ -109,7 +111,7 @@ class _CrossEntropy(torch.autograd.Function):
             by_logits[torch.arange(len(wanted), device=wanted.device), wanted] -= 1
             if softcap is not None:
                 by_logits *= 1 - capped**2
-            gradient[start : start + part] = by_logits.to(dtype) @ weight
+            gradient[start : start + part] = by_logits.to(weight.dtype) @ weight
         ctx.save_for_backward(gradient)
         ctx.mark_non_differentiable(right)
         return loss, right
