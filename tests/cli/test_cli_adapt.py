@@ -38,6 +38,30 @@ def test_a_decoder_learns_from_text_and_train_goes_on_with_it(run, decoder_folde
     assert run("inspect", "--model", folder)[0] == 0
 
 
+def test_every_option_of_training_reaches_the_run(run, decoder_folder, texts, tmp_path):
+    options = {
+        "learning_rate": 1e-3,
+        "warmup_steps": 0.2,
+        "weight_decay": 0.0,
+        "lr_scheduler_type": "cosine",
+        "attention_ramp": 0.5,
+        "tune": "lora",
+        "lora_r": 4,
+        "lora_alpha": 8,
+        "merge_adapter": False,
+        "max_tokens": 300,
+        "compile_layers": False,
+        "bf16": False,
+    }
+    words = [f"--{name}={value}".replace("False", "false") for name, value in options.items()]
+    folder = tmp_path / "adapted"
+    command = ["adapt", "--model", decoder_folder, "--output", folder, *STAGE, "--corpus", texts, *words]
+    status, _, err = run(*command)
+    assert status == 0, err
+    training = json.loads((folder / "run.json").read_text())["training"]
+    assert {name: training.get(name, False) for name in options} == options
+
+
 def test_with_a_task_the_new_head_is_its_own(run, decoder_folder, tmp_path):
     folder = tmp_path / "adapted"
     command = ["adapt", "--model", decoder_folder, "--output", folder, *STAGE, "--task", "wnli"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from ..encoder import Encoder
     from ..encoder_config import EncoderConfig
     from ..training import EncoderTrainingArguments
+
+LEARNING_RATES = {"full": 5e-5, "lora": 3e-4}
 
 
 def run(options: AdaptOptions, masked: MaskedTextOptions, encoder_options: EncoderOptions) -> None:
@@ -147,29 +149,13 @@ def number_of_tokens(words: str) -> int:
 
 
 def _training_arguments(options: AdaptOptions, masked: MaskedTextOptions) -> EncoderTrainingArguments:
-    import torch
-
+    """Of the options those that training has too; what isn't given is as there, but for the learning rate."""
     from ..training import EncoderTrainingArguments
-    from ..training.arguments import bf16_is_native
 
-    rates = {"full": 5e-5, "lora": 3e-4}
-    names = (
-        "max_tokens",
-        "warmup_steps",
-        "weight_decay",
-        "lr_scheduler_type",
-        "tune",
-        "lora_r",
-        "lora_alpha",
-    )
-    return EncoderTrainingArguments(
-        output_dir=options.output,
-        learning_rate=rates[masked.tune] if masked.learning_rate is None else masked.learning_rate,
-        bf16=bf16_is_native() if masked.bf16 is None else masked.bf16,
-        seed=options.seed,
-        use_cpu=not torch.accelerator.is_available(),
-        **{name: getattr(masked, name) for name in names},
-    )
+    given = {name: value for name, value in asdict(masked).items() if value is not None}
+    shared = given.keys() & {each.name for each in fields(EncoderTrainingArguments)}
+    chosen = {"learning_rate": LEARNING_RATES[masked.tune]} | {name: given[name] for name in shared}
+    return EncoderTrainingArguments(output_dir=options.output, seed=options.seed, **chosen)
 
 
 def facts(encoder: Encoder) -> dict[str, Any]:
