@@ -329,6 +329,7 @@ class Encoder(nn.Module):
             dropout=self.training and self.config.dropout.attention > 0,
             gradients=self.training,
             longest=self.config.text.max_length,
+            dims_future=self.future_weight < 1,
         )
         return resolve_backend(needs, self.requested_backend)
 

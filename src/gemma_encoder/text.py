@@ -76,6 +76,11 @@ class TextConfig:
         head, _, rest = self.template.partition(TEXT_SLOT)
         return (head, *rest.split(PAIR_SLOT)) if self.is_pair else (head, rest)
 
+    def filled(self, texts: Sequence[str]) -> str:
+        """The template with a text in each slot."""
+        first, *others = self.pieces
+        return first + "".join(text + piece for text, piece in zip(texts, others, strict=True))
+
 
 @dataclass(frozen=True)
 class TokenizedBatch:
@@ -136,8 +141,7 @@ class TextTokenizer:
             wanted = "a pair of texts" if self.config.is_pair else "one text"
             what = f"A row has {len(slots)} text(s), {_shorten(repr(row))}"
             raise DataError(what, fix=f"this model takes {wanted} per row")
-        filled = pieces[0] + "".join(slot + piece for slot, piece in zip(slots, pieces[1:], strict=True))
-        return self._bos + filled + self._eos
+        return self._bos + self.config.filled(slots) + self._eos
 
     def encode(self, rows: Sequence[Row]) -> TokenizedBatch:
         """Token ids of rows: texts, or pairs if the template has two slots.

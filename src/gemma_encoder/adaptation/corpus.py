@@ -13,7 +13,7 @@ from ..errors import ConfigError, DataError, first_line
 from ..tasks import DataSource, get_task, iter_rows, load_split
 from ..tasks.glue import GLUE
 from ..tasks.superglue import SUPERGLUE
-from ..text import TextTokenizer
+from ..text import TextConfig, TextTokenizer
 
 TASK, HUB = "task:", "hub:"
 SUITES = {"glue": tuple(GLUE), "superglue": tuple(SUPERGLUE)}
@@ -124,10 +124,10 @@ def _of_task(name: str, data_dir: str | None, source: DataSource) -> Iterator[st
     if task.trained_on:  # it has no training part
         return
     rows = load_split(task, task.train_split, data_dir, source=source).rows
-    pieces = task.template.replace("{text_pair}", "\0").replace("{text}", "\0").split("\0")
-    columns = [rows[column] for column in ("text", "text_pair")[: len(pieces) - 1]]
-    for texts in zip(*columns, strict=True):
-        yield pieces[0] + "".join(each + piece for each, piece in zip(texts, pieces[1:], strict=True))
+    template = TextConfig(template=task.template)
+    columns = ("text", "text_pair")[: 2 if template.is_pair else 1]
+    for texts in zip(*(rows[column] for column in columns), strict=True):
+        yield template.filled(texts)
 
 
 def _of_hub(name: str, column: str) -> Iterator[str]:

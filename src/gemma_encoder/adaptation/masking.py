@@ -62,9 +62,9 @@ class Masking:
         Returns:
             The ids with masks, and what the state at each place has to say, `NO_TARGET` if nothing: `[L]`.
         """
-        places = np.array([place for place, token in enumerate(ids.tolist()) if token not in special])
+        places = np.flatnonzero(~np.isin(ids, list(special)))
         if self.objective == "mntp":  # what has no token before it can't be predicted from there
-            places = places[places > 0] if len(places) else places
+            places = places[places > 0]
         masked, targets = ids.copy(), np.full(len(ids), NO_TARGET, dtype=np.int64)
         if len(places):
             count = max(1, round(self.rate * len(places)))

@@ -6,7 +6,6 @@ import copy
 import math
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,12 @@ from transformers import set_seed
 
 from ..decoders import describe_decoder
 from ..encoder import Encoder
-from ..errors import ConfigError, DataError, TrainingError
+from ..errors import ConfigError, DataError
 from ..training import EncoderTrainingArguments
-from ..training.checkpoint_folder import begin, delete_checkpoints
+from ..training.checkpoint_folder import begin
 from ..training.parameters import add_lora, set_trainable
-from ..training.recording import begun_run, count_parameters, recorded
-from ..training.run_record import resolved_arguments, write_run
+from ..training.recording import begun_run, count_parameters, finish, recorded
+from ..training.run_record import resolved_arguments
 from ..training.training import check_weights
 from .corpus import Corpus
 from .language_head import language_head
@@ -128,9 +127,7 @@ def adapt(
     set_seed(args.seed)
     if args.tune == "lora":
         add_lora(encoder, args)
-    set_trainable(encoder, args.tune)
-    encoder.pooler.requires_grad_(False)
-    encoder.head.requires_grad_(False)
+    set_trainable(encoder, args.tune, head=False)
     special = frozenset(encoder.tokenizer.all_special_ids)
     learnt, judged = hold_out(corpus.documents, args.seed)
     longest = max(map(len, corpus.documents))
@@ -165,16 +162,10 @@ def adapt(
         _mix(encoder, original, plan.original_share)
         metrics = _metrics(trainer.evaluate())
         encoder.eval()
-        encoder.backbone.requires_grad_(True)
         if trainer.is_world_process_zero():
             encoder.save_pretrained(output_dir, merge_adapter=args.merge_adapter)
     run |= {"metrics": metrics, "before": before, "history": trainer.state.log_history}
-    if trainer.is_world_process_zero():
-        write_run(output_dir, run)
-        if not args.keep_checkpoints:
-            with suppress(TrainingError):  # the model is saved; what is left of them harms nobody
-                delete_checkpoints(checkpoints)
-    trainer.accelerator.wait_for_everyone()
+    finish(run, trainer, checkpoints, output_dir)
     return AdaptationResult(before, metrics, output_dir, run)
 
 

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-import math
 import re
 from typing import Any
 
 from torch import nn
 
+from ..dropout import decoder_layers
 from ..encoder import Encoder
 from ..errors import ConfigError, first_line
 from .arguments import EncoderTrainingArguments, Tune
 
 
-def set_trainable(encoder: Encoder, tune: Tune, *, train_embeddings: bool = False) -> None:
-    """Freeze and unfreeze an encoder's parameters. Pooler and head always train.
+def set_trainable(encoder: Encoder, tune: Tune, *, train_embeddings: bool = False, head: bool = True) -> None:
+    """Freeze and unfreeze an encoder's parameters.
 
     Args:
         encoder: Changed in place. For `lora` its backbone must carry an adapter already, see `add_lora`.
         tune: `full`, `lora` or `head`.
         train_embeddings: Whether `full` trains the token embeddings.
+        head: Whether pooler and head train.
     """
     for name, parameter in encoder.backbone.named_parameters():
         parameter.requires_grad_(tune == "full" or (tune == "lora" and ".lora_" in name))
     if tune == "full" and not train_embeddings:
         encoder.stock_backbone.get_input_embeddings().requires_grad_(False)
-    encoder.pooler.requires_grad_(True)
-    encoder.head.requires_grad_(True)
+    encoder.pooler.requires_grad_(head)
+    encoder.head.requires_grad_(head)
 
 
 def add_lora(encoder: Encoder, args: EncoderTrainingArguments) -> None:
@@ -85,30 +86,27 @@ def _linear_layers(encoder: Encoder) -> set[str]:
     }
 
 
-def parameter_groups(encoder: nn.Module, args: EncoderTrainingArguments) -> list[dict[str, Any]]:
+def parameter_groups(encoder: Encoder, args: EncoderTrainingArguments) -> list[dict[str, Any]]:
     """Optimiser groups: backbone and new modules each at their rate; vectors (norms, biases) don't decay.
 
     With `layer_decay` a layer's rate is that of the layer above it times the decay: the lowest, which hold
     what every task needs, change least.
     """
     head_rate = args.learning_rate if args.head_learning_rate is None else args.head_learning_rate
-    heights = {name: _height(name) for name, _ in encoder.named_parameters() if name.startswith("backbone.")}
-    top = max((height for height in heights.values() if height < math.inf), default=0)
+    layers = len(decoder_layers(encoder.backbone))
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in encoder.named_parameters():
         if parameter.requires_grad:
             rate = head_rate
-            if name in heights:
-                rate = args.learning_rate * args.layer_decay ** (top - min(top, heights[name]))
+            if name.startswith("backbone."):
+                rate = args.learning_rate * args.layer_decay ** _depth(name, layers)
             decay = args.weight_decay if parameter.ndim > 1 else 0.0
             groups.setdefault((rate, decay), []).append(parameter)
     return [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in groups.items()]
 
 
-def _height(name: str) -> float:
-    """Where a parameter of the backbone stands: its layer from 1, embeddings 0, what is behind all layers
-    as high as the last."""
-    layer = re.search(r"\.layers\.(\d+)\.", name)
-    if layer:
-        return int(layer[1]) + 1
-    return 0 if "embed" in name else math.inf
+def _depth(name: str, layers: int) -> int:
+    """How many layers are above a parameter of the backbone; embeddings are below all of them."""
+    if layer := re.search(r"\.layers\.(\d+)\.", name):
+        return layers - 1 - int(layer[1])
+    return layers if "embed" in name else 0

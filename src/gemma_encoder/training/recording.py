@@ -14,6 +14,7 @@ from ..encoder import Encoder
 from ..errors import TrainingError, first_line
 from ..machine import hardware, peak_memory, versions
 from ..scoring import is_out_of_memory
+from .checkpoint_folder import delete_checkpoints
 from .packed_trainer import PackedTrainer
 from .run_record import now, write_run
 
@@ -68,6 +69,18 @@ def recorded(
         raise
     run["status"] = "finished"
     _complete(run, trainer, started)
+
+
+def finish(run: dict[str, Any], trainer: PackedTrainer, checkpoints: Path, output_dir: Path | None) -> None:
+    """Write a finished run's record beside its model, if that was saved, and delete its checkpoints unless
+    they are to stay."""
+    if trainer.is_world_process_zero():
+        if output_dir is not None:
+            write_run(output_dir, run)
+        if not trainer.options.keep_checkpoints:
+            with suppress(TrainingError):  # the model is saved; what is left of them harms nobody
+                delete_checkpoints(checkpoints)
+    trainer.accelerator.wait_for_everyone()
 
 
 def count_parameters(encoder: Encoder) -> dict[str, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,18 +18,18 @@ from transformers import EarlyStoppingCallback, TrainerCallback, set_seed
 from ..checkpoint import CONFIG_FILE
 from ..decoders import describe_decoder
 from ..encoder import Encoder
-from ..errors import ConfigError, TrainingError
+from ..errors import ConfigError
 from ..evaluation import check_metrics, higher_is_better, majority_baseline
 from ..evaluation.evaluate import label_order
 from ..tasks import TaskData
 from ..tasks.base import CANDIDATE, GROUP
 from .arguments import EncoderTrainingArguments
-from .checkpoint_folder import begin, delete_checkpoints
+from .checkpoint_folder import begin
 from .collation import Lists, TokenizedRows, TrainingItems
 from .embeddings import only_rows_of
 from .parameters import add_lora, set_trainable
-from .recording import begun_run, count_parameters, recorded
-from .run_record import resolved_arguments, write_run
+from .recording import begun_run, count_parameters, finish, recorded
+from .run_record import resolved_arguments
 from .trainer import EncoderTrainer
 
 
@@ -140,13 +140,7 @@ def train(
             if "eval_" + task.main_metric in entry or "loss" in entry
         ],
     }
-    if trainer.is_world_process_zero():
-        if save:
-            write_run(output_dir, run)
-        if not args.keep_checkpoints:
-            with suppress(TrainingError):  # the model is saved; what is left of them harms nobody
-                delete_checkpoints(checkpoints)
-    trainer.accelerator.wait_for_everyone()
+    finish(run, trainer, checkpoints, output_dir if save else None)
     return TrainResult(metrics, baseline, output_dir, run, scores)
 
 
