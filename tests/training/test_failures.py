@@ -9,7 +9,7 @@ from toy_training import SCORES, arguments, data_of, encoder_of, fail_to_save, w
 
 from gemma_encoder.encoder import Encoder
 from gemma_encoder.errors import CheckpointError, GemmaEncoderError, TrainingError
-from gemma_encoder.training import EncoderTrainer, train, training
+from gemma_encoder.training import EncoderTrainer, recording, train
 from gemma_encoder.training.checkpoint_folder import last_checkpoint
 from gemma_encoder.training.run_record import RUN_FILE, write_run
 
@@ -107,7 +107,7 @@ def test_the_error_that_ended_the_run_is_shown_also_where_no_record_can_be_writt
         raise TrainingError("run.json can't be written")
 
     fail_to_save(monkeypatch)
-    monkeypatch.setattr(training, "write_run", full)
+    monkeypatch.setattr(recording, "write_run", full)
     with pytest.raises(CheckpointError, match="No space left"):
         train(encoder_of(), data_of(), arguments(tmp_path))
 
@@ -116,7 +116,7 @@ def test_a_record_that_can_not_be_written_keeps_the_checkpoints_and_the_model(tm
     def full(*args, **kwargs):
         raise TrainingError("run.json can't be written")
 
-    monkeypatch.setattr(training, "write_run", full)
+    monkeypatch.setattr(recording, "write_run", full)
     with pytest.raises(TrainingError, match="can't be written"):
         train(encoder_of(), data_of(), arguments(tmp_path))
     assert last_checkpoint(tmp_path / "model.checkpoints")
