@@ -21,7 +21,7 @@ from ..errors import ConfigError, DataError
 from ..training import EncoderTrainingArguments
 from ..training.checkpoint_folder import begin
 from ..training.parameters import add_lora, set_trainable
-from ..training.recording import begun_run, count_parameters, finish, recorded
+from ..training.recording import begun_run, finish, recorded
 from ..training.run_record import resolved_arguments
 from ..training.training import check_weights
 from .corpus import Corpus
@@ -122,6 +122,7 @@ def adapt(
     output_dir = Path(str(args.output_dir)).absolute()
     head = language_head(encoder)
     masking = Masking(plan.objective, plan.mask_rate, mask_token(encoder.tokenizer, plan.mask_token))
+    learnt, judged = hold_out(corpus.documents, args.seed)
     checkpoints, found = begin(args, output_dir, resume=resume, overwrite=overwrite)
     started = time.perf_counter()
     set_seed(args.seed)
@@ -129,7 +130,6 @@ def adapt(
         add_lora(encoder, args)
     set_trainable(encoder, args.tune, head=False)
     special = frozenset(encoder.tokenizer.all_special_ids)
-    learnt, judged = hold_out(corpus.documents, args.seed)
     longest = max(map(len, corpus.documents))
     train_items = MaskedDocuments(
         learnt, masking, special, batch_tokens=max(plan.batch_tokens, longest), seed=args.seed
@@ -152,7 +152,6 @@ def adapt(
             "corpus_tokens": corpus.tokens,
             "heldout_documents": len(judged),
         },
-        "parameters": count_parameters(encoder),
     }
     trainer = MaskedTrainer(encoder, trainer_args, head, train_items, heldout)
     original = _trained_weights(encoder) if plan.original_share else {}
