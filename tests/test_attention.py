@@ -240,6 +240,7 @@ def test_resolver_on_cpu(changes, name, reason):
         ({"dtype": torch.bfloat16, "softcap": True}, "flex"),
         ({"dtype": torch.float32}, "flex"),
         ({"dtype": torch.bfloat16, "dropout": True}, "sdpa"),
+        ({"dtype": torch.bfloat16, "dropout": True, "longest": 512}, "matmul"),
         ({"dtype": torch.bfloat16, "dropout": True, "softcap": True}, "matmul"),
         ({"dtype": torch.bfloat16, "head_dim": 512}, "flex"),
     ],
@@ -248,6 +249,35 @@ def test_resolver_on_a_modern_gpu_without_the_flash_attn_package(monkeypatch, ch
     monkeypatch.setattr("gemma_encoder.attention_backends._flash_capable", lambda: True)
     monkeypatch.setattr("importlib.util.find_spec", lambda package: None)
     assert resolve_backend(needs(device="cuda", **changes)).name == name
+
+
+def test_varlen_without_windows_is_not_taken(monkeypatch):
+    monkeypatch.setattr("gemma_encoder.attention_backends._flash_capable", lambda: True)
+    monkeypatch.setattr("gemma_encoder.attention_backends._varlen_keywords", lambda: frozenset({"scale"}))
+    monkeypatch.setattr("importlib.util.find_spec", lambda package: None)
+    backend = resolve_backend(needs(device="cuda", dtype=torch.bfloat16))
+    assert backend.name == "flex" and "no varlen with windows" in backend.reason
+
+
+@pytest.mark.parametrize("keywords", [{"window_size"}, {"window_size", "enable_gqa"}], ids=["2.11", "2.12"])
+def test_varlen_of_every_version_of_torch_equals_eager(monkeypatch, keywords):
+    """Its signature around eager, which stands for the kernel: heads, offsets and window arrive."""
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(1, heads, 9, 8, generator=generator) for heads in (4, 2, 2))
+    packed = PackedContext(pack(torch.tensor([[1] * 6, [1] * 3 + [0] * 3])), causal=True)
+    scores = ScoreRule(causal=True, window=3, scaling=0.5, softcap=None, dropout=0.0)
+
+    def kernel(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale, window_size, **options):
+        assert set(options) == keywords - {"window_size"}
+        assert options.get("enable_gqa", False) == (query.shape[1] != key.shape[1])
+        assert (cu_seq_q.tolist(), max_q, scale, window_size) == ([0, 6, 9], 6, 0.5, (2, 0))
+        states = (states.transpose(0, 1).unsqueeze(0) for states in (query, key, value))
+        return BACKENDS["eager"](*states, packed, scores).squeeze(0)
+
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", kernel)
+    monkeypatch.setattr("gemma_encoder.attention_backends._varlen_keywords", lambda: frozenset(keywords))
+    found, expected = (BACKENDS[name](query, key, value, packed, scores) for name in ("varlen", "eager"))
+    torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ function of the same signature; `eager` is written out text by text and is the r
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -61,13 +62,23 @@ class AttentionNeeds:
 
 
 MATMUL_TOKENS = 512
-"""Longest text that a CPU takes `matmul` for in half precision, where it is faster than SDPA: it keeps all
-probabilities, which grow with the square."""
+"""Longest text that `matmul` is taken for rather than SDPA, which goes text by text: it keeps all
+probabilities, which grow with the square. On a CPU in half precision only."""
 
 
 @cache
 def _flash_capable() -> bool:
     return torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
+
+
+@cache
+def _varlen_keywords() -> frozenset[str]:
+    """What `varlen_attn` of this version of torch takes: windows since 2.11, fewer key heads since 2.12."""
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return frozenset()
+    return frozenset(inspect.signature(varlen_attn).parameters)
 
 
 def _objection(name: BackendName, needs: AttentionNeeds) -> str | None:
@@ -90,6 +101,8 @@ def _objection(name: BackendName, needs: AttentionNeeds) -> str | None:
         return f"{name} supports heads of at most 256, not {needs.head_dim}"
     if name == "flash_attn":
         return None if importlib.util.find_spec("flash_attn") else "the flash-attn package is not installed"
+    if "window_size" not in _varlen_keywords():
+        return "this version of torch has no varlen with windows"
     if needs.softcap:
         return "varlen has no soft-cap"
     return "varlen has no dropout" if needs.dropout else None
@@ -126,7 +139,8 @@ def resolve_backend(needs: AttentionNeeds, requested: BackendName | Literal["aut
         return Backend(requested, "asked for")
     preference: tuple[BackendName, ...]
     if needs.device == "cuda":
-        preference = ("varlen", "flash_attn", "flex", "sdpa", "matmul")
+        rest: tuple[BackendName, ...] = ("sdpa", "matmul") if needs.longest > MATMUL_TOKENS else ("matmul",)
+        preference = ("varlen", "flash_attn", "flex", *rest)
     elif needs.dtype != torch.float32 and needs.longest <= MATMUL_TOKENS:
         preference = ("matmul",)
     else:
@@ -340,26 +354,31 @@ class _Batches:
     @classmethod
     def of(cls, lengths: Sequence[int], device: torch.device) -> _Batches:
         """Neighbours of the same rounded length together, as many as a power of two."""
-        each, places = [], []
+        reals: list[Tensor] = []
         sources, slots = [], []
         token = place = 0
+        # On the CPU: on a GPU every one of these small steps would wait for those before it.
         for length, run in itertools.groupby(lengths, lambda length: rounded(length, LENGTH_PARTS)):
             texts = list(run)
             while texts:
                 count = 2 ** (len(texts).bit_length() - 1)
-                counts, texts = torch.tensor(texts[:count], device=device), texts[count:]
-                within = torch.arange(length, device=device)
+                counts, texts = torch.tensor(texts[:count]), texts[count:]
+                within = torch.arange(length)
                 real = within < counts[:, None]
-                padded = not bool(real.all())
-                each.append(_Batch(length, real if padded else None))
-                places.append(real.numel())
+                reals.append(real)
                 starts = token + counts.cumsum(0) - counts
                 sources.append((starts[:, None] + within.minimum(counts[:, None] - 1)).flatten())
                 slots.append(place + real.flatten().nonzero().flatten())
                 token, place = token + int(counts.sum()), place + real.numel()
+        places = [real.numel() for real in reals]
         if token == place:
-            return cls(each, places, None, None)
-        return cls(each, places, torch.cat(sources), torch.cat(slots))
+            return cls([_Batch(real.shape[1], None) for real in reals], places, None, None)
+        on_device = torch.cat([real.flatten() for real in reals]).to(device).split(places)
+        each = [
+            _Batch(real.shape[1], None if bool(real.all()) else there.view_as(real))
+            for real, there in zip(reals, on_device, strict=True)
+        ]
+        return cls(each, places, torch.cat(sources).to(device), torch.cat(slots).to(device))
 
     def pad(self, states: Tensor) -> Tensor:
         """`[T, ...]` -> `[sum of places, ...]`."""
@@ -406,6 +425,12 @@ def _varlen(query: Tensor, key: Tensor, value: Tensor, packed: PackedContext, sc
 
     layout = packed.layout
     query, key, value = (states.squeeze(0).transpose(0, 1) for states in (query, key, value))
+    options: dict[str, Any] = {}
+    groups = query.shape[1] // key.shape[1]
+    if "enable_gqa" in _varlen_keywords():
+        options["enable_gqa"] = groups > 1
+    else:
+        key, value = (states.repeat_interleave(groups, dim=1) for states in (key, value))
     output: Any = varlen_attn(
         query,
         key,
@@ -416,7 +441,7 @@ def _varlen(query: Tensor, key: Tensor, value: Tensor, packed: PackedContext, sc
         layout.max_length,
         scale=scores.scaling,
         window_size=scores.reach(),
-        enable_gqa=query.shape[1] != key.shape[1],
+        **options,
     )
     return output.unsqueeze(0)
 
