@@ -17,6 +17,7 @@ from benchmarks import (
     common,
     cosine_ranking,
     cross_encoder,
+    cuda_speed,
     growth,
     llama_cpp,
     questions,
@@ -36,6 +37,29 @@ from gemma_encoder.testing import tiny_decoder
 from gemma_encoder.text import TextConfig
 
 TINY = ["--model", "unused", "--rounds", "2", "--device", "cpu"]
+
+
+def test_gpu_speed_leaves_out_what_fails_and_keeps_the_rest(tmp_path, monkeypatch):
+    def refuse(backbone):
+        raise RuntimeError("no compiler\nhere")
+
+    monkeypatch.setattr(cuda_speed, "compiled_layers", refuse)
+    out = tmp_path / "deep" / "gpu.json"
+    shown = ["--tiny", "--device", "cpu", "--seconds-each", "0.01", "--shapes", "gemma-3-270m"]
+    cuda_speed.main([*shown, "--out", str(out)])
+    result = json.loads(out.read_text())
+    compiled = [why for name, why in result["left_out"].items() if "compiled" in name]
+    assert set(compiled) == {"RuntimeError: no compiler"} and len(compiled) == 5
+    scored = {each["contender"]: each for each in result["rows"] if each["kind"] == "scoring passages"}
+    assert set(scored) == {
+        *("packed (matmul)", "packed (flex)", "packed (sdpa)", "padded sdpa", "padded, as CrossEncoder"),
+        *("products alone", "collation alone"),
+    }
+    assert min(each.get("least_cosine", 1) for each in scored.values()) > 0.999
+    trained = {each["contender"]: each for each in result["rows"] if each["kind"] == "training passages"}
+    assert set(trained) == {"packed", "padded sdpa", "padded sdpa, by length"}
+    assert trained["packed"]["loss"] == pytest.approx(trained["padded sdpa"]["loss"], abs=0.02)
+    assert min(each["tokens_per_second"] for each in trained.values()) > 0
 
 
 @pytest.mark.parametrize("more", [[], ["--train-embeddings"]])
