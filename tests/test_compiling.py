@@ -95,6 +95,17 @@ def test_half_precision():
     assert_same(found, expected, 0.1)
 
 
+def test_layers_of_both_kinds():
+    torch.compiler.reset()
+    encoder = encoder_of("gemma3", bidirectional_layers="1:3", window="width").train()
+    inputs = batch(0, [5, 9, 2])
+    expected = outcome(encoder, inputs)
+    with CompiledLayers(encoder.backbone).in_use():
+        found = outcome(encoder, inputs)
+    assert_same(found, expected)
+    assert counters["stats"]["unique_graphs"] > 0
+
+
 def test_layers_are_stock_again_after_an_error():
     encoder = encoder_of("gemma3")
     with contextlib.suppress(RuntimeError), CompiledLayers(encoder.backbone).in_use():

@@ -26,7 +26,9 @@ PACKED_ATTENTION = "gemma_encoder_packed"
 """Name under which packed attention is registered with transformers."""
 
 
-def apply_policy(backbone: PreTrainedModel, attention: AttentionPolicy, window: WindowPolicy) -> None:
+def apply_policy(
+    backbone: PreTrainedModel, attention: AttentionPolicy, window: WindowPolicy, *, mixed: bool = False
+) -> None:
     """Set the attention and window policy of a freshly loaded decoder, in place.
 
     The policy is written into the stock config (`is_causal`, `sliding_window`), so whoever loads the saved
@@ -38,6 +40,8 @@ def apply_policy(backbone: PreTrainedModel, attention: AttentionPolicy, window: 
         window: What a local layer of window `W` sees once attention is bidirectional: `radius` = `W` tokens
             on each side, `width` = `W // 2` on each side, `full` = everything. A causal local layer keeps its
             `W` tokens (itself and `W - 1` before it) unless `full`.
+        mixed: Some layers stay causal, which no stock config can say. Windows then stay whole in it too, and
+            packed attention halves those of bidirectional layers if the policy is `width`.
 
     Raises:
         ConfigError: Unknown policy, or the backbone has one already.
@@ -64,7 +68,7 @@ def apply_policy(backbone: PreTrainedModel, attention: AttentionPolicy, window: 
         return
     if window == "full":
         width = max(width, config.max_position_embeddings)
-    elif window == "width" and attention == "bidirectional":
+    elif window == "width" and attention == "bidirectional" and not mixed:
         width //= 2
     config.sliding_window = width
     for module in backbone.modules():
@@ -95,6 +99,19 @@ def _refuse_unknown_keywords(module: nn.Module, keywords: dict[str, Any]) -> Non
                 f"Attention of the family {family} passes {name!r}, which packed attention does not compute",
                 fix="use another decoder family",
             )
+
+
+def _is_causal(module: nn.Module, packed: PackedContext) -> bool:
+    """Whether the layer that a module belongs to is causal."""
+    if packed.causal or not packed.causal_layers:
+        return packed.causal
+    layer = getattr(module, "layer_idx", None)
+    if layer is None:
+        raise AttentionError(
+            f"{type(module).__name__} does not tell which layer it is in",
+            fix="leave bidirectional_layers out, or use another decoder family",
+        )
+    return layer in packed.causal_layers
 
 
 def packed_attention(
@@ -130,7 +147,8 @@ def packed_attention(
         `[1, T, heads, head_dim]`, and None for the probabilities.
 
     Raises:
-        AttentionError: There is no layout, or the family passes a mask or a keyword that changes attention.
+        AttentionError: There is no layout, or the family passes a mask or a keyword that changes attention,
+            or it does not tell layers apart that attend differently.
     """
     if packed is None:
         raise AttentionError(
@@ -142,6 +160,9 @@ def packed_attention(
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else query.dtype
     query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     head_dim = query.shape[-1]
+    causal = _is_causal(module, packed)
+    if sliding_window is not None and packed.halves_windows and not causal:
+        sliding_window //= 2
     needs = AttentionNeeds(
         device,
         dtype,
@@ -150,11 +171,11 @@ def packed_attention(
         dropout=dropout > 0,
         gradients=torch.is_grad_enabled() and query.requires_grad,
         longest=packed.layout.max_length,
-        dims_future=packed.future < 1,
+        dims_future=packed.future < 1 and not causal,
     )
     backend = resolve_backend(needs, packed.backend)
     scaling = head_dim**-0.5 if scaling is None else scaling
-    scores = ScoreRule(packed.causal, sliding_window, scaling, softcap, dropout, packed.future)
+    scores = ScoreRule(causal, sliding_window, scaling, softcap, dropout, packed.future)
     return BACKENDS[backend.name](query, key, value, packed, scores).contiguous(), None
 
 

@@ -163,10 +163,12 @@ class PackedContext:
 
     Attributes:
         layout: Where each text lies.
-        causal: The attention policy.
+        causal: Whether all layers are causal.
         backend: Back end to insist on, or `auto`.
         future: What later tokens count in attention, from 0 (as if causal) to 1 (as much as earlier ones).
-        block_masks: FlexAttention masks of this batch by window, filled on first use.
+        causal_layers: Indices of the layers that are causal where others are not.
+        halves_windows: Whether bidirectional layers see half of the window that they ask for.
+        block_masks: FlexAttention masks of this batch by reach, filled on first use.
         batches: Texts that `matmul` takes together, filled on first use.
     """
 
@@ -174,7 +176,9 @@ class PackedContext:
     causal: bool
     backend: BackendName | Literal["auto"] = "auto"
     future: float = 1.0
-    block_masks: dict[int | None, Any] = field(default_factory=dict)
+    causal_layers: frozenset[int] = frozenset()
+    halves_windows: bool = False
+    block_masks: dict[tuple[int, int], Any] = field(default_factory=dict)
     batches: _Batches | None = None
 
 
@@ -478,18 +482,19 @@ def _flex(query: Tensor, key: Tensor, value: Tensor, packed: PackedContext, scor
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
     layout, on_cuda = packed.layout, query.device.type == "cuda"
-    if scores.window not in packed.block_masks:
+    seen = scores.reach()
+    if seen not in packed.block_masks:
         counts = layout.cu_seqlens.diff()
         text = torch.arange(len(counts), device=query.device).repeat_interleave(
             counts, output_size=layout.tokens
         )
-        back, forward = (layout.tokens if reach < 0 else reach for reach in scores.reach())
+        back, forward = (layout.tokens if reach < 0 else reach for reach in seen)
 
         def visible(batch: Tensor, head: Tensor, query_index: Tensor, key_index: Tensor) -> Tensor:
             distance = query_index - key_index
             return (text[query_index] == text[key_index]) & (distance <= back) & (-distance <= forward)
 
-        packed.block_masks[scores.window] = create_block_mask(
+        packed.block_masks[seen] = create_block_mask(
             visible, None, None, layout.tokens, layout.tokens, device=query.device, _compile=on_cuda
         )
     cap = scores.softcap
@@ -507,7 +512,7 @@ def _flex(query: Tensor, key: Tensor, value: Tensor, packed: PackedContext, scor
         key,
         value,
         score_mod=None if cap is None else soft_cap,
-        block_mask=packed.block_masks[scores.window],
+        block_mask=packed.block_masks[seen],
         scale=scores.scaling,
         enable_gqa=query.shape[1] != key.shape[1],
     ).transpose(1, 2)

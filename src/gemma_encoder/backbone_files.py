@@ -43,8 +43,9 @@ def write_backbone(encoder: Encoder, folder: Path, *, merge_adapter: bool) -> di
     if adapted and not merge_adapter:
         return _write_adapter(encoder, folder)
     state = merged_state(encoder.backbone) if adapted else None
-    encoder.stock_backbone.save_pretrained(folder, state_dict=state)
-    _label_names(folder / "config.json", encoder.config)
+    place = _place(folder, encoder.config)
+    encoder.stock_backbone.save_pretrained(place, state_dict=state)
+    _label_names(place / "config.json", encoder.config)
     return None
 
 
@@ -57,7 +58,14 @@ def load_backbone(
         CheckpointError: A tensor is missing; or the decoder that an adapter belongs to can't be loaded or is
             not the one it was trained on.
     """
-    return _load_stock(folder, dtype) if adapter is None else _load_adapted(folder, adapter, config, dtype)
+    if adapter is None:
+        return _load_stock(_place(folder, config), dtype)
+    return _load_adapted(folder, adapter, config, dtype)
+
+
+def _place(folder: Path, config: EncoderConfig) -> Path:
+    """Where a backbone is. With layers of both kinds it is no model that others may open as the folder's."""
+    return folder / BASE_FOLDER if config.mixed else folder
 
 
 def is_adapted(backbone: nn.Module) -> bool:
@@ -221,7 +229,7 @@ def _load_adapted(
                 where=str(folder),
                 fix=f"bring {adapter['base']} back, or save the encoder with merge_adapter=True",
             ) from error
-        apply_policy(base, config.attention, config.window)
+        apply_policy(base, config.attention, config.window, mixed=config.mixed)
     # float16 rounds in other places than the bfloat16 of the digest.
     if dtype != torch.float16 and digest(base.state_dict()) != adapter["base_digest"]:
         raise CheckpointError(

@@ -196,8 +196,9 @@ def _write(encoder: Encoder, folder: Path, merge_adapter: bool) -> None:
     tokenizer.truncation_side = "right"
     tokenizer.save_pretrained(folder)
 
-    # Of an adapter, sentence-transformers would load the base with its causal mask: give it nothing to open.
-    write_stack(encoder, folder, listed=adapter is None)
+    # Of an adapter, sentence-transformers would load the base with its causal mask, and of layers of both
+    # kinds it knows nothing: give it nothing to open.
+    write_stack(encoder, folder, listed=adapter is None and not config.mixed)
     (folder / "README.md").write_text(model_card(config, adapter is not None), encoding="utf-8")
     saved = {
         "format_version": FORMAT_VERSION,

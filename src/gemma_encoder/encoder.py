@@ -160,7 +160,7 @@ class Encoder(nn.Module):
         config = replace(config, decoder=decoder.source)
         refuse_unfit(decoder, config)
         choose_padding_side(decoder)
-        apply_policy(decoder.backbone, config.attention, config.window)
+        apply_policy(decoder.backbone, config.attention, config.window, mixed=config.mixed)
         with seeded(seed):
             encoder = cls(decoder.backbone, decoder.tokenizer, config, layout=layout, backend=backend)
         encoder.eval()
@@ -193,7 +193,8 @@ class Encoder(nn.Module):
 
         Raises:
             CheckpointError: The folder is no model, not whole, or of a newer format.
-            ConfigError: Unknown layout or back end, or a rate that is not allowed.
+            ConfigError: Unknown layout or back end, a layout that the encoder can't have, or a rate that is
+                not allowed.
         """
         from .checkpoint import load_encoder_parts
 
@@ -235,7 +236,8 @@ class Encoder(nn.Module):
             layout: `packed` or `padded`.
             backend: Attention back end to insist on, or `auto`.
             **overrides: Fields of `EncoderConfig` to change, e.g. `problem_type="ranking", labels=["score"]`;
-                the others stay as they are in the folder. The attention and its window are the backbone's.
+                the others stay as they are in the folder. The attention, its window and its layers are the
+                backbone's.
 
         Raises:
             CheckpointError: The folder is no model, not whole, or of a newer format; or a head that is kept
@@ -248,7 +250,7 @@ class Encoder(nn.Module):
         check_backend_name(backend)
         parts = load_encoder_parts(folder, dtype)
         config = overridden(parts.config, overrides)
-        for name in ("attention", "window", "decoder", "warm_start"):
+        for name in ("attention", "window", "bidirectional_layers", "decoder", "warm_start"):
             kept, asked = getattr(parts.config, name), getattr(config, name)
             if asked != kept:
                 raise ConfigError(
@@ -302,13 +304,33 @@ class Encoder(nn.Module):
 
     @layout.setter
     def layout(self, layout: Layout) -> None:
-        if layout not in get_args(Layout):
-            raise ConfigError(f"layout is {layout!r}", fix="use packed or padded")
+        self.check_layout(layout)
         self._layout: Layout = layout
         stock = self.stock_backbone
         # transformers before 5.22 would take SDPA for Gemma 2 too and leave its soft-cap out without a word.
         padded = "sdpa" if stock._supports_sdpa and not self.softcap else "eager"
         stock.set_attn_implementation(PACKED_ATTENTION if layout == "packed" else padded)
+
+    def check_layout(self, layout: Layout) -> None:
+        """Refuse a layout that this encoder can't have.
+
+        Raises:
+            ConfigError: It is unknown, or it is `padded` and only some layers are bidirectional: stock
+                attention is the same in all.
+        """
+        if layout not in get_args(Layout):
+            raise ConfigError(f"layout is {layout!r}", fix="use packed or padded")
+        if layout == "padded" and self.config.mixed:
+            raise ConfigError(
+                f"bidirectional_layers is {self.config.bidirectional_layers!r}, and in the padded layout "
+                "stock attention is the same in all layers",
+                fix="use the packed layout, or an encoder without bidirectional_layers",
+            )
+
+    @property
+    def causal_layers(self) -> frozenset[int]:
+        """Indices of the layers whose attention is causal."""
+        return self.config.causal_layers(self.stock_backbone.config.num_hidden_layers)
 
     @property
     def backend(self) -> Backend:
@@ -373,8 +395,14 @@ class Encoder(nn.Module):
             return self._encode_padded(input_ids, attention_mask)
         row = layout.filled(rounded(layout.tokens, ROW_PARTS)) if fill else layout
         ids = F.pad(unpad(input_ids, layout), (0, row.tokens - layout.tokens))
-        causal = self.config.attention == "causal"
-        packed = PackedContext(row, causal, self.requested_backend, self.future_weight)
+        packed = PackedContext(
+            row,
+            self.config.attention == "causal",
+            self.requested_backend,
+            self.future_weight,
+            self.causal_layers if self.config.mixed else frozenset(),
+            self.config.halves_windows,
+        )
         states = self.backbone(
             input_ids=ids.unsqueeze(0),
             position_ids=row.position_ids.unsqueeze(0),

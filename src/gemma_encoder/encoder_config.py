@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, get_args
@@ -20,6 +21,7 @@ _NESTED: dict[str, type] = {
     "dropout": DropoutConfig,
     "text": TextConfig,
 }
+_LAYER_RANGE = re.compile(r"-?\d+:(-?\d+)?|:-?\d+", re.ASCII)
 # Told by identity, which `replace` keeps: labels nobody asked for don't outlive a change of problem type.
 _LABELS_NOT_GIVEN = ("0", "1")
 
@@ -54,6 +56,9 @@ class EncoderConfig:
         attention: Who sees whom: `bidirectional` or `causal`.
         window: What local layers see when bidirectional: `radius`, `width` or `full` (see
             `attention.apply_policy`).
+        bidirectional_layers: Which layers bidirectional attention is for, as a Python slice of all: `"9:18"`,
+            `"9:"`, or `"-6:"` for the last six; the others are causal. None is all layers. Only the packed
+            layout of this package computes it.
         pooling: How token states become one vector; a kind such as `"mean"` will do.
         head: The MLP on the pooled vector.
         dropout: Dropout rates while training; a number is the rate everywhere.
@@ -73,6 +78,7 @@ class EncoderConfig:
 
     attention: AttentionPolicy = "bidirectional"
     window: WindowPolicy = "radius"
+    bidirectional_layers: str | None = None
     pooling: PoolingConfig = field(default_factory=PoolingConfig)
     head: HeadConfig = field(default_factory=HeadConfig)
     dropout: DropoutConfig = field(default_factory=DropoutConfig)
@@ -92,6 +98,7 @@ class EncoderConfig:
                 raise ConfigError(
                     f"{name} is {getattr(self, name)!r}", fix=f"use one of {', '.join(get_args(allowed))}"
                 )
+        self._check_bidirectional_layers()
         for name in _NESTED:
             object.__setattr__(self, name, _nested_config(name, getattr(self, name)))
         object.__setattr__(self, "labels", self._checked_labels())
@@ -100,6 +107,21 @@ class EncoderConfig:
         ):
             raise ConfigError(f"warm_start is {self.warm_start!r}", fix="give a list of names")
         object.__setattr__(self, "warm_start", tuple(self.warm_start))
+
+    def _check_bidirectional_layers(self) -> None:
+        layers: Any = self.bidirectional_layers
+        if layers is None:
+            return
+        if not isinstance(layers, str) or not _LAYER_RANGE.fullmatch(layers):
+            raise ConfigError(
+                f"bidirectional_layers is {layers!r}",
+                fix="give a range such as 9:18, 9: or -6: (in YAML in quotes), or leave it out for all",
+            )
+        if self.attention == "causal":
+            raise ConfigError(
+                "bidirectional_layers does nothing with attention causal",
+                fix="leave it out, or use attention bidirectional",
+            )
 
     def _checked_labels(self) -> tuple[str, ...]:
         labels: Any = self.labels
@@ -128,6 +150,41 @@ class EncoderConfig:
     def num_labels(self) -> int:
         """Scores per text."""
         return len(self.labels)
+
+    @property
+    def mixed(self) -> bool:
+        """Whether some layers may be causal and others not, which only the packed layout computes."""
+        return self.bidirectional_layers is not None
+
+    @property
+    def halves_windows(self) -> bool:
+        """Whether packed attention halves windows: where all layers are alike the stock config does."""
+        return self.mixed and self.window == "width"
+
+    @property
+    def attention_in_words(self) -> str:
+        """The attention policy, for people."""
+        if self.bidirectional_layers is None:
+            return self.attention
+        return f"bidirectional (layers {self.bidirectional_layers}, the others causal)"
+
+    def causal_layers(self, count: int) -> frozenset[int]:
+        """Indices of the layers that are causal, of a decoder with `count` of them.
+
+        Raises:
+            ConfigError: `bidirectional_layers` goes beyond them, or has none of them.
+        """
+        layers = range(count)
+        if self.bidirectional_layers is None:
+            return frozenset(layers if self.attention == "causal" else ())
+        bounds = [int(bound) if bound else None for bound in self.bidirectional_layers.split(":")]
+        bidirectional = layers[slice(*bounds)]
+        if not bidirectional or any(abs(bound or 0) > count for bound in bounds):
+            raise ConfigError(
+                f"bidirectional_layers is {self.bidirectional_layers!r}, the decoder has {count} layers",
+                fix=f"name some of the layers 0 to {count - 1}; the end of a range is not in it",
+            )
+        return frozenset(layers) - frozenset(bidirectional)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""

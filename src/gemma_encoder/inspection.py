@@ -81,6 +81,7 @@ def describe(encoder: Encoder | str | Path, *, folder: str | Path | None = None)
         "attention": {
             "policy": config.attention,
             "window_policy": config.window,
+            "bidirectional_layers": config.bidirectional_layers,
             "layout": encoder.layout,
             "backend": backend.name,
             "reason": backend.reason,
@@ -167,7 +168,8 @@ def render(description: dict[str, Any]) -> str:
         description[key] for key in ("backbone", "attention", "pooling", "head")
     )
     text, tokens = description["text"], description["special_tokens"]
-    labels = description["labels"]
+    layers, labels = attention["bidirectional_layers"], description["labels"]
+    only = f" in layers {layers}, causal in the others" if layers else ""
     shown = ", ".join(labels[:8]) + (f", ... ({len(labels)})" if len(labels) > 8 else "")
     sections: list[tuple[str, Sequence[str]]] = [
         (
@@ -181,7 +183,7 @@ def render(description: dict[str, Any]) -> str:
         (
             "attention",
             [
-                f"{attention['policy']}, window policy {attention['window_policy']}",
+                f"{attention['policy']}{only}, window policy {attention['window_policy']}",
                 f"layout {attention['layout']}, back end {attention['backend']} ({attention['reason']})",
             ],
         ),

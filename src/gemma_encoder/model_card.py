@@ -20,6 +20,7 @@ def model_card(config: EncoderConfig, adapter_kept: bool) -> str:
     plain_pooler = config.pooling.kind == "mean" or (
         config.pooling.kind in ("first_k", "last_k") and config.pooling.k == 1 and not config.pooling.skip_bos
     )
+    attention = config.attention_in_words
     gemma = "gemma" in config.decoder.lower()
     labels = ", ".join(config.labels)
     lines = [
@@ -31,7 +32,7 @@ def model_card(config: EncoderConfig, adapter_kept: bool) -> str:
         "",
         f"# Encoder from {config.decoder or 'a decoder'}",
         "",
-        f"A decoder turned into an encoder: {config.attention} attention, {pooling} pooling, MLP head.",
+        f"A decoder turned into an encoder: {attention} attention, {pooling} pooling, MLP head.",
         f"The decoder is {describe_decoder(config.decoder)}.",
         *(f"Its weights were trained before as `{name}`." for name in config.warm_start),
         f"It gives {config.num_labels} score(s) per text ({config.problem_type}): {labels}.",
@@ -45,6 +46,8 @@ def model_card(config: EncoderConfig, adapter_kept: bool) -> str:
     ]
     if adapter_kept:
         lines += ["", "The LoRA adapter is kept beside its base: only gemma-encoder opens this folder."]
+    elif config.mixed:
+        lines += ["", "Only gemma-encoder computes layers of both kinds: nothing else opens this folder."]
     else:
         needs = (
             ""

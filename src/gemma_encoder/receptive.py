@@ -102,7 +102,12 @@ def receptive_field(
     layers = decoder_layers(encoder.backbone)
     config = base_model(encoder.backbone).config
     windows = [layer_window(config, layer, index) for index, layer in enumerate(layers)]
-    causal = encoder.config.attention == "causal"
+    causal = [index in encoder.causal_layers for index in range(len(layers))]
+    if encoder.config.halves_windows:
+        windows = [
+            window if window is None or alone else window // 2
+            for window, alone in zip(windows, causal, strict=True)
+        ]
     length = max(4, probe_length or fitting_probe(windows, WINDOW_PROBE))
     with _frozen(encoder):
         backend = encoder.backend.name
@@ -111,7 +116,7 @@ def receptive_field(
 
         def measure(index: int) -> Callable[..., None]:
             def hook(layer: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
-                expected = _expected_reach(causal, windows[index])
+                expected = _expected_reach(causal[index], windows[index])
                 try:
                     seen = probe.measure(layer, args, kwargs, output, expected)
                 except _NotFiniteError as error:
@@ -177,6 +182,10 @@ def assert_bidirectional(encoder: Encoder) -> None:
         raise AttentionError(
             f"The encoder's attention policy is {encoder.config.attention!r}",
             fix="adapt with attention='bidirectional'",
+        )
+    if encoder.causal_layers:
+        raise AttentionError(
+            f"Attention is {encoder.config.attention_in_words}", fix="adapt without bidirectional_layers"
         )
     assert_policy(encoder)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, get_args
 
 import torch
@@ -43,10 +45,11 @@ def refuse_unfit(decoder: Decoder, config: EncoderConfig) -> None:
 
     Raises:
         DecoderError: The family has no attention heads, or transformers can't replace its attention function.
-        ConfigError: Texts may be longer than the decoder has positions, or `skip_bos` is asked for and texts
-            do not start with a BOS.
+        ConfigError: Texts may be longer than the decoder has positions, `bidirectional_layers` are not layers
+            of it, or `skip_bos` is asked for and texts do not start with a BOS.
     """
     _refuse_family(decoder)
+    config.causal_layers(decoder.backbone.config.num_hidden_layers)
     _refuse_too_long_texts(decoder.backbone, config.text.max_length)
     _refuse_skipping_words(decoder, config)
 
@@ -133,8 +136,9 @@ def _refuse_skipping_words(decoder: Decoder, config: EncoderConfig) -> None:
 def assert_adapted(encoder: Encoder) -> None:
     """Measure both layouts, packed as used here and padded as others compute who open the saved folder.
 
-    Each must attend as the policy says, and both must give the same states. The encoder's layout is the same
-    afterwards.
+    Each must attend as the policy says, and both must give the same states. If only some layers are
+    bidirectional, which the padded layout can't compute, that is measured with all of them bidirectional, and
+    what was asked for in the packed layout alone. The encoder's layout is the same afterwards.
 
     Args:
         encoder: A freshly adapted encoder.
@@ -143,6 +147,12 @@ def assert_adapted(encoder: Encoder) -> None:
         AttentionError: A layer deviates from the policy, or the layouts disagree; names the layer.
         DecoderError: The family's code fails in one of the layouts.
     """
+    if encoder.config.mixed:
+        alike = copy.copy(encoder)  # with the same backbone
+        alike.config = replace(encoder.config, bidirectional_layers=None)
+        assert_adapted(alike)
+        assert_policy(encoder)
+        return
     from .encoder import Layout
 
     layout = encoder.layout

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from gemma_encoder.checkpoint import saved_config
 from gemma_encoder.cli.adapt import number_of_tokens
 from gemma_encoder.errors import ConfigError
 
@@ -60,6 +61,40 @@ def test_every_option_of_training_reaches_the_run(run, decoder_folder, texts, tm
     assert status == 0, err
     training = json.loads((folder / "run.json").read_text())["training"]
     assert {name: training.get(name, False) for name in options} == options
+
+
+def test_some_layers_stay_causal_in_adapt_and_train(run, refused, decoder_folder, texts, tmp_path):
+    folder, layers = tmp_path / "adapted", "--bidirectional_layers=-2:"
+    command = ["adapt", "--model", decoder_folder, "--output", folder, *STAGE, "--corpus", texts]
+    status, out, err = run(*command, layers, "--attention_ramp", 0.5)
+    assert status == 0, err
+    assert "bidirectional (layers -2:, the others causal), window radius" in out
+    assert "1 of 4 layers causal, global" in out and "1 of 4 layers bidirectional, global" in out
+    assert saved_config(folder).bidirectional_layers == "-2:"
+
+    rows = tmp_path / "rows.csv"
+    rows.write_text("text,label\n" + "".join(f"{text},{n % 2}\n" for n, text in enumerate(TEXTS)))
+    train = ["train", "--train_file", rows, "--epochs", 1, "--max_length", 24]
+    on = [*train, "--model", folder, "--new_head", "--output", tmp_path / "on"]
+    status, _, err = run(*on)
+    assert status == 0, err
+    assert saved_config(tmp_path / "on").bidirectional_layers == "-2:"
+    train += ["--output", tmp_path / "out"]
+    assert "bidirectional_layers is '-2:' and can't be made '1:'" in refused(
+        *train, "--model", folder, "--new_head", "--bidirectional_layers", "1:"
+    )
+    assert "its bidirectional_layers is -2: and can't" in refused(
+        *train, "--model", tmp_path / "on", "--bidirectional_layers", "1:"
+    )
+    new = [*train, "--model", decoder_folder]
+    assert "stock attention is the same in all layers" in refused(*new, layers, "--layout", "padded")
+    assert "does nothing with attention causal" in refused(*new, layers, "--attention", "causal")
+    assert "the decoder has 4 layers" in refused(*new, "--bidirectional_layers", "9:18")
+    options = tmp_path / "options.yaml"
+    options.write_text("bidirectional_layers: 1:3\n")  # YAML reads minutes and seconds
+    assert "(in a YAML file: in quotes)" in refused(*new, "--config", options)
+    options.write_text("bidirectional_layers: '1:3'\n")
+    assert run(*new, "--config", options, "--dry_run")[0] == 0
 
 
 def test_with_a_task_the_new_head_is_its_own(run, decoder_folder, tmp_path):

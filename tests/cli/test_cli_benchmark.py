@@ -39,6 +39,8 @@ def test_every_task_has_the_recipe_of_train_unless_told_otherwise():
     assert {plan.recipes[task]["learning_rate"] for task in plan.tasks} == {1e-4}
     assert plan.recipes["rte"]["dropout"]["attention"] == 0.3 and plan.recipes["rte"]["max_length"] == 9
     assert plan.training["tune"] == "lora" and plan.encoder["attention"] == "causal"
+    assert plan_of(encoder={"bidirectional_layers": "9:"}).encoder["bidirectional_layers"] == "9:"
+    assert "bidirectional_layers" not in plan.encoder, "older benchmarks, which have no such field, go on"
 
 
 def test_every_trained_task_has_a_recipe_with_its_cost():

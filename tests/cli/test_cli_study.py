@@ -182,6 +182,16 @@ def test_folders_are_arms_too_and_their_backbone_is_what_is_trained(run, written
     assert "attention is 'bidirectional' and can't be made 'causal'" in err
 
 
+def test_an_axis_of_layers_is_verified_level_by_level(run, written, tmp_path):
+    axes = {"bidirectional_layers": [None, "2:", ":2"]}
+    status, _, err = run(*written(axes=axes, seeds=1))
+    assert status == 0, err
+    records = {each.key.arm: each for each in StudyStorage(tmp_path / "study", "study").records()}
+    assert "--bidirectional_layers=:2" in records["bidirectional_layers :2"].result.command
+    scores = [each.result.scores.tobytes() for each in records.values()]
+    assert len(set(scores)) == 3
+
+
 def test_a_dry_run_and_a_preview_write_nothing(run, written, tmp_path):
     status, out, _ = run(*written(), "--dry-run")
     assert status == 0 and "attention causal" in out and "trials to report  4" in out

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from toy_training import SCORES, arguments, data_of, difference, encoder_of, weights
@@ -10,7 +11,7 @@ from transformers import TrainerCallback
 from gemma_encoder.encoder import Encoder
 from gemma_encoder.errors import ConfigError
 from gemma_encoder.pooling import attention
-from gemma_encoder.scoring import score_token_ids
+from gemma_encoder.scoring import score_all, score_token_ids
 from gemma_encoder.tasks import Task, TaskData
 from gemma_encoder.training import EncoderTrainer, train
 from gemma_encoder.training import trainer as trainer_module
@@ -179,6 +180,18 @@ def test_a_ramp_trains_from_causal_to_bidirectional_and_is_judged_by_its_end(tmp
     assert training == [min(1.0, step / 10) for step in range(steps)]
     assert {weight for in_training, weight in seen if not in_training} == {1.0}
     assert encoder.future_weight == 1.0
+
+
+@pytest.mark.parametrize("tune", ["full", "lora"])
+def test_layers_of_both_kinds_learn_and_are_saved(tmp_path, tune):
+    encoder = encoder_of(bidirectional_layers="-2:", window="width")
+    options = {"tune": tune, "attention_ramp": 0.5, "num_train_epochs": 4}
+    result = train(encoder, data_of(), arguments(tmp_path, **options))
+    assert result.metrics["accuracy"] > 0.9
+    again = Encoder.from_pretrained(tmp_path / "model")
+    assert again.config.bidirectional_layers == "-2:"
+    rows = list(data_of().validation["text"])
+    np.testing.assert_allclose(score_all(again, rows), score_all(encoder, rows), atol=1e-4)
 
 
 @pytest.mark.parametrize("options", [{"layout": "padded"}, {}])

@@ -61,11 +61,11 @@ def describe(results: Results) -> list[str]:
     plan = results.plan
     encoder = plan.encoder
     pooling = encoder.get("pooling", {}).get("kind", "mean")
+    attention = encoder.get("attention", "bidirectional")
+    if "bidirectional_layers" in encoder:
+        attention += f" (layers {encoder['bidirectional_layers']}, the others causal)"
     lines = [
-        (
-            f"This model: {describe_decoder(plan.model)}; {encoder.get('attention', 'bidirectional')} "
-            f"attention, {pooling} pooling."
-        ),
+        f"This model: {describe_decoder(plan.model)}; {attention} attention, {pooling} pooling.",
         (
             "Scores are in points. `±` is half of the 95 % Student t interval over seeds. The checkpoint is "
             "the one that does best on the split that is reported."

@@ -173,7 +173,7 @@ def facts(encoder: Encoder) -> dict[str, Any]:
     head = sum(p.numel() for part in (encoder.pooler, encoder.head) for p in part.parameters())
     return {
         "decoder": describe_decoder(config.decoder),
-        "attention": f"{config.attention}, window {config.window}; back end {encoder.backend.name}",
+        "attention": f"{config.attention_in_words}, window {config.window}; back end {encoder.backend.name}",
         "verified": "; ".join(
             f"{count} of {len(measured.layers)} layers {kind}" for kind, count in layers.items()
         ),

@@ -142,6 +142,7 @@ def make_plan(options: BenchmarkOptions, recipe: RecipeOptions, encoder_options:
     changed = {name: value for name, value in given.items() if value is not None}
     file = Path(options.recipe) if options.recipe else None
     made = asdict(encoder_options)
+    made_into = [*ENCODER_FIELDS, *(["bidirectional_layers"] if encoder_options.bidirectional_layers else [])]
     # SuperGLUE has no MNLI, whose model warm starts begin from.
     trained = (*suite.tasks, WARM_START_TASK) if options.warm_start else suite.tasks
     return Plan(
@@ -151,7 +152,7 @@ def make_plan(options: BenchmarkOptions, recipe: RecipeOptions, encoder_options:
         tasks=tuple(dict.fromkeys(options.tasks or suite.tasks)),
         seeds=options.seeds,
         encoder_model=options.encoder_model if options.baselines else None,
-        encoder={name: made[name] for name in ENCODER_FIELDS}
+        encoder={name: made[name] for name in made_into}
         | {"text": {"bos": encoder_options.bos, "eos": encoder_options.eos}},
         recipes={task: asdict(replace(recipe_for(task, file), **changed)) for task in trained},
         training=training,

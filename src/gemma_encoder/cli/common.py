@@ -131,6 +131,7 @@ def encoder_config(
     return EncoderConfig(
         attention=options.attention,
         window=options.window,
+        bidirectional_layers=options.bidirectional_layers,
         pooling=PoolingConfig(**asdict(options.pooling)),
         head=HeadConfig(**asdict(options.head)),
         dropout=dropout_config(options) or recipe.dropout,

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 # What a new head has of its task and the options, and what stays as the folder has it if not given.
 _OF_THE_TASK = ("head", "dropout", "text", "problem_type", "labels")
-_OF_THE_BACKBONE = {"attention", "window", "pooling"}
+_OF_THE_BACKBONE = {"attention", "window", "bidirectional_layers", "pooling"}
 
 
 def run(

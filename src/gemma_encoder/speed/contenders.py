@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -95,7 +96,7 @@ def open_cross_encoder(folder: str, settings: Settings) -> Scorer:
     """`sentence_transformers.CrossEncoder.predict`, which sorts by length and pads.
 
     Raises:
-        ConfigError: sentence-transformers isn't installed.
+        ConfigError: sentence-transformers isn't installed, or the folder is not for it.
     """
     return partial(_cross_encoder(folder, settings), settings.batch_size)
 
@@ -104,7 +105,7 @@ def open_tuned_cross_encoder(folder: str, settings: Settings) -> Scorer:
     """The same with the fastest batch size for the rows that it is given first.
 
     Raises:
-        ConfigError: sentence-transformers isn't installed.
+        ConfigError: sentence-transformers isn't installed, or the folder is not for it.
     """
     return tuned(_cross_encoder(folder, settings), settings.device)
 
@@ -112,6 +113,12 @@ def open_tuned_cross_encoder(folder: str, settings: Settings) -> Scorer:
 def _cross_encoder(folder: str, settings: Settings) -> SizedScorer:
     if importlib.util.find_spec("sentence_transformers") is None:
         raise ConfigError("sentence-transformers is not installed", fix='pip install "gemma-encoder[st]"')
+    if not (Path(folder) / "modules.json").is_file():
+        raise ConfigError(
+            "The folder is not one that sentence-transformers opens: modules.json is missing",
+            where=folder,
+            fix="leave this contender out",
+        )
     from sentence_transformers import CrossEncoder
 
     model = CrossEncoder(folder, device=settings.device, model_kwargs={"dtype": settings.torch_dtype})

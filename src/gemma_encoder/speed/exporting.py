@@ -51,8 +51,9 @@ def write_onnx(encoder: Encoder, path: Path) -> None:
     Any number of rows of any length; weights beside it in a file of their own.
 
     Raises:
-        ConfigError: torch can't export the family.
+        ConfigError: torch can't export the family, or the encoder can't have the padded layout.
     """
+    model = PaddedScores(encoder).eval()
     ids = torch.arange(1, 10).repeat(2, 1)
     mask = torch.ones_like(ids)
     mask[1, 6:] = 0
@@ -60,7 +61,7 @@ def write_onnx(encoder: Encoder, path: Path) -> None:
     try:
         with torch.no_grad(), _quietly():
             torch.onnx.export(
-                PaddedScores(encoder).eval(),
+                model,
                 (ids, mask),
                 path,
                 dynamo=True,

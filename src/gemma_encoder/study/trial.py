@@ -82,7 +82,7 @@ class TrialRunner:
     _decoders: dict[str, Decoder] = field(default_factory=dict)
     _data: dict[str, tuple[TaskData, Split, ReportRows]] = field(default_factory=dict)
     _token_ids: dict[str, dict[str, list[int]]] = field(default_factory=dict)
-    _verified: set[tuple[str, str, str]] = field(default_factory=set)
+    _verified: set[tuple[str, str, str, str | None]] = field(default_factory=set)
 
     def report_on(self, recipe: Recipe) -> ReportRows:
         """The rows that trials of a recipe's task are judged by."""
@@ -203,9 +203,10 @@ class TrialRunner:
         if recipe.decoder not in self._decoders:
             self._decoders = {recipe.decoder: load_decoder(recipe.decoder)}  # one at a time: they are large
         decoder = copy.deepcopy(self._decoders[recipe.decoder])
-        policy = (recipe.decoder, recipe.config.attention, recipe.config.window)
+        config = recipe.config
+        policy = (recipe.decoder, config.attention, config.window, config.bidirectional_layers)
         encoder = Encoder.from_decoder(
-            decoder, recipe.config, verify=policy not in self._verified, seed=recipe.args.seed
+            decoder, config, verify=policy not in self._verified, seed=recipe.args.seed
         )
         self._verified.add(policy)
         encoder.text.remembered = self._token_ids.setdefault(recipe.decoder, {})

@@ -184,6 +184,7 @@ def check_run(encoder: Encoder, data: TaskData, args: EncoderTrainingArguments) 
         raise ConfigError("The training or the validation data has no row", fix="give both at least one row")
     check_weights(encoder, args)
     layout = args.layout or encoder.layout
+    encoder.check_layout(layout)
     if layout == "packed" and (args.padding_side, args.padded_positions) != ("right", "text"):
         raise ConfigError(
             "padding_side and padded_positions do nothing in the packed layout, which has no padding",

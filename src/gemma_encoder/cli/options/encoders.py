@@ -76,6 +76,9 @@ class EncoderOptions:
         attention: Who sees whom.
         window: What local layers with window W see when bidirectional: W to each side (radius), W in all
             (width), or everything (full).
+        bidirectional_layers: Only these layers become bidirectional and the others stay causal: a range as in
+            Python, 9:18, 9: or, for the last six, --bidirectional_layers=-6: (in a YAML file in quotes). All
+            if not given.
         pooling: How token states become one vector.
         head: The MLP on the pooled vector.
         dropout: One rate for all places, or a rate each: --dropout.attention, --dropout.feed_forward,
@@ -90,6 +93,7 @@ class EncoderOptions:
 
     attention: Literal["bidirectional", "causal"] = "bidirectional"
     window: Literal["radius", "width", "full"] = "radius"
+    bidirectional_layers: str | None = None
     pooling: PoolingOptions = field(default_factory=PoolingOptions)
     head: HeadOptions = field(default_factory=HeadOptions)
     dropout: float | DropoutOptions | None = None

@@ -110,7 +110,7 @@ class TrainOptions:
         model: A decoder (gemma-3-270m, smollm2-135m, a folder, a .gguf file, a hub id), adapted on the way,
             or a folder that `adapt` or `train` wrote.
         new_head: Take only the backbone of that folder, to learn another task with a new pooler and head. Its
-            attention, window and pooling stay as they are if not given.
+            attention, window, layers and pooling stay as they are if not given.
         output: Folder to write: the model, and run.json with options, versions and metrics.
         task: A built-in task, any of GLUE or SuperGLUE: sst2, boolq, ...
         data_dir: Folder with the task's files; the bundled sets or the Hugging Face hub if not given.
