@@ -9,6 +9,7 @@ from peft import LoraConfig, get_peft_model
 from torch._dynamo.utils import counters
 
 from gemma_encoder import scoring
+from gemma_encoder.attention_backends import _compiled_flex
 from gemma_encoder.compiling import CompiledLayers, parameters_of_layers, why_not_compiled
 from gemma_encoder.encoder import Encoder
 from gemma_encoder.scoring import score, score_all
@@ -142,3 +143,24 @@ def test_parameters_of_layers():
     backbone = tiny_decoder("llama").backbone
     others = backbone.embed_tokens.weight.numel() + backbone.norm.weight.numel()
     assert parameters_of_layers(backbone) == sum(p.numel() for p in backbone.parameters()) - others
+
+
+def test_flex_attention_is_compiled_with_a_soft_cap():
+    """As a GPU computes it, for several lengths; a GPU's own kernels have tests in test_attention_cuda."""
+    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+    def attend(compute, length, cap):
+        def soft_cap(score, batch, head, query_index, key_index):
+            return cap * torch.tanh(score / cap)
+
+        generator = torch.Generator().manual_seed(length)
+        query = torch.randn(1, 4, length, 16, generator=generator)
+        key = torch.randn(1, 2, length, 16, generator=generator)
+        mask = create_block_mask(lambda b, h, q, k: q >= k, None, None, length, length, device="cpu")
+        with torch.no_grad():
+            return compute(query, key, key, score_mod=soft_cap, block_mask=mask, scale=1.0, enable_gqa=True)
+
+    for length in (130, 300):
+        torch.testing.assert_close(
+            attend(_compiled_flex(), length, 2.0), attend(flex_attention, length, 2.0), rtol=1e-4, atol=1e-5
+        )

@@ -475,7 +475,16 @@ def _flash_attn(
 def _compiled_flex() -> Callable[..., Tensor]:
     from torch.nn.attention.flex_attention import flex_attention
 
-    return torch.compile(flex_attention, dynamic=True)
+    compiled = torch.compile(flex_attention, dynamic=True)
+
+    def attend(*states: Tensor, **options: Any) -> Tensor:
+        # With dynamic shapes a soft-cap would be a number known only at run time, which FlexAttention's
+        # kernels can't be made for.
+        with torch._dynamo.config.patch(specialize_float=True):
+            output: Tensor = compiled(*states, **options)
+        return output
+
+    return attend
 
 
 def _flex(query: Tensor, key: Tensor, value: Tensor, packed: PackedContext, scores: ScoreRule) -> Tensor:

@@ -188,7 +188,8 @@ def _label_names(path: Path, config: EncoderConfig) -> None:
     stock = json.loads(path.read_text(encoding="utf-8"))
     stock["id2label"] = {str(index): label for index, label in enumerate(config.labels)}
     stock["label2id"] = {label: index for index, label in enumerate(config.labels)}
-    stock["problem_type"] = config.problem_type
+    # Of ranking transformers knows nothing: some versions refuse to load a config that says so.
+    stock["problem_type"] = "regression" if config.problem_type == "ranking" else config.problem_type
     dump_json(path, stock)
 
 
