@@ -100,12 +100,13 @@ def quiet_libraries() -> None:
     for advice in (DeprecationWarning, FutureWarning):  # meant for developers
         warnings.simplefilter("ignore", advice)
     warnings.showwarning = lambda message, *_, **__: note(f"warning: {message}")
-    import datasets
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # who scores must not wait for its import
+    if "datasets" in sys.modules:
+        sys.modules["datasets"].disable_progress_bars()
     import transformers
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    datasets.disable_progress_bars()
 
 
 def is_encoder_folder(model: str) -> bool:
