@@ -22,6 +22,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from .backbone_files import BASE_FOLDER, load_backbone, write_backbone
 from .decoders import quiet
 from .errors import CheckpointError, ConfigError, GemmaEncoderError
+from .memory import collector_paused
 from .model_card import model_card
 from .st_stack import dump_json, read_stack, reason, write_stack
 
@@ -228,7 +229,7 @@ def load_encoder_parts(folder: str | Path, dtype: torch.dtype = torch.float32) -
     saved, config = _read_config(folder)
     _check_files(folder, saved["files"])
     try:
-        with quiet():
+        with quiet(), collector_paused():
             backbone: Any = load_backbone(folder, saved["adapter"], config, dtype)
             tokenizer = AutoTokenizer.from_pretrained(folder)
     except GemmaEncoderError:

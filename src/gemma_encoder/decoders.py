@@ -36,6 +36,7 @@ from transformers.models.auto.modeling_auto import (
 from transformers.utils import logging as transformers_logging
 
 from .errors import DecoderError, first_line
+from .memory import collector_paused
 
 logger = logging.getLogger(__name__)
 
@@ -306,7 +307,7 @@ def _load_folder(
 ) -> Decoder:
     """Load backbone and tokenizer from a folder or the hub."""
     try:
-        with quiet():
+        with quiet(), collector_paused():
             # Left unsaid, transformers would ask on a terminal whether to run a model's own code.
             safe: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
             config = AutoConfig.from_pretrained(source_path, **safe)
