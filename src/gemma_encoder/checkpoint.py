@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from .backbone_files import BASE_FOLDER, load_backbone, write_backbone
-from .decoders import quiet
+from .decoders import quiet, save_tokenizer
 from .errors import CheckpointError, ConfigError, GemmaEncoderError
 from .memory import collector_paused
 from .model_card import model_card
@@ -191,11 +191,11 @@ def _write(encoder: Encoder, folder: Path, merge_adapter: bool) -> None:
     """Write all files of an encoder into an empty folder."""
     config = encoder.config
     adapter = write_backbone(encoder, folder, merge_adapter=merge_adapter)
-    tokenizer = copy.deepcopy(encoder.tokenizer)
+    tokenizer = copy.copy(encoder.tokenizer)  # a deep copy takes seconds, and only attributes are set
     tokenizer.chat_template = encoder.text.chat_template()
     tokenizer.model_max_length = config.text.max_length
     tokenizer.truncation_side = "right"
-    tokenizer.save_pretrained(folder)
+    save_tokenizer(tokenizer, folder)
 
     # Of an adapter, sentence-transformers would load the base with its causal mask: give it nothing to open.
     write_stack(encoder, folder, listed=adapter is None)
