@@ -12,9 +12,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import (
+    AddedToken,
     AutoModelForCausalLM,
+    AutoTokenizer,
     BertConfig,
     BertModel,
+    ByT5Tokenizer,
     Gemma3Config,
     Gemma3ForConditionalGeneration,
     LlavaConfig,
@@ -31,6 +34,7 @@ from gemma_encoder.decoders import (
     describe_decoder,
     ensure_pad_token,
     load_decoder,
+    save_tokenizer,
     text_backbone,
 )
 from gemma_encoder.encoder import Encoder
@@ -617,3 +621,29 @@ def test_real_weights_predict_english(name, request):
         logits = hidden @ decoder.backbone.get_input_embeddings().weight.T
     loss = torch.nn.functional.cross_entropy(logits[0, :-1].float(), ids[0, 1:])
     assert loss < 5
+
+
+def test_a_saved_tokenizer_is_the_one_that_transformers_saves(tmp_path):
+    """In files of another form, with every token that was added and how it is to be found in texts."""
+    tokenizer = tiny_decoder("gemma3").tokenizer
+    added = [AddedToken("<sep>", lstrip=True, special=True), AddedToken("film noir", rstrip=True)]
+    tokenizer.add_tokens(added)
+    tokenizer.save_pretrained(tmp_path / "theirs")
+    save_tokenizer(tokenizer, tmp_path / "ours")
+    theirs, ours = (AutoTokenizer.from_pretrained(tmp_path / name) for name in ("theirs", "ours"))
+    assert ours.backend_tokenizer.to_str() == theirs.backend_tokenizer.to_str()
+    assert {i: repr(token) for i, token in ours.added_tokens_decoder.items()} == {
+        i: repr(token) for i, token in tokenizer.added_tokens_decoder.items()
+    }
+    assert ours.special_tokens_map == theirs.special_tokens_map and type(ours) is type(theirs)
+    files = [{path.name for path in (tmp_path / name).iterdir()} for name in ("theirs", "ours")]
+    assert files[0] == files[1]
+    sizes = [(tmp_path / name / "tokenizer.json").stat().st_size for name in ("theirs", "ours")]
+    assert sizes[1] < sizes[0]
+
+
+def test_a_tokenizer_without_tokenizer_json_is_saved_as_transformers_does(tmp_path):
+    tokenizer = ByT5Tokenizer()
+    save_tokenizer(tokenizer, tmp_path)
+    assert not (tmp_path / "tokenizer.json").exists()
+    assert AutoTokenizer.from_pretrained(tmp_path)("film").input_ids == tokenizer("film").input_ids

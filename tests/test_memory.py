@@ -1,9 +1,12 @@
 """Freed memory stays with the process."""
 
+import gc
 import subprocess
 import sys
 
 import pytest
+
+from gemma_encoder.memory import collector_paused
 
 FRESH_PAGES = """
 import resource
@@ -33,3 +36,15 @@ def test_other_systems_are_left_alone(monkeypatch):
 
     monkeypatch.setattr(sys, "platform", "darwin")
     assert keep_freed_memory() is False
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_the_collector_is_paused_and_then_as_it_was(before):
+    was = gc.isenabled()
+    (gc.enable if before else gc.disable)()
+    try:
+        with collector_paused():
+            assert not gc.isenabled()
+        assert gc.isenabled() is before
+    finally:
+        (gc.enable if was else gc.disable)()

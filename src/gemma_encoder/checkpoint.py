@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from .backbone_files import BASE_FOLDER, load_backbone, write_backbone
-from .decoders import quiet
+from .decoders import quiet, save_tokenizer
 from .errors import CheckpointError, ConfigError, GemmaEncoderError
+from .memory import collector_paused
 from .model_card import model_card
 from .st_stack import dump_json, read_stack, reason, write_stack
 
@@ -190,11 +191,11 @@ def _write(encoder: Encoder, folder: Path, merge_adapter: bool) -> None:
     """Write all files of an encoder into an empty folder."""
     config = encoder.config
     adapter = write_backbone(encoder, folder, merge_adapter=merge_adapter)
-    tokenizer = copy.deepcopy(encoder.tokenizer)
+    tokenizer = copy.copy(encoder.tokenizer)  # a deep copy takes seconds, and only attributes are set
     tokenizer.chat_template = encoder.text.chat_template()
     tokenizer.model_max_length = config.text.max_length
     tokenizer.truncation_side = "right"
-    tokenizer.save_pretrained(folder)
+    save_tokenizer(tokenizer, folder)
 
     # Of an adapter, sentence-transformers would load the base with its causal mask, and of layers of both
     # kinds it knows nothing: give it nothing to open.
@@ -229,7 +230,7 @@ def load_encoder_parts(folder: str | Path, dtype: torch.dtype = torch.float32) -
     saved, config = _read_config(folder)
     _check_files(folder, saved["files"])
     try:
-        with quiet():
+        with quiet(), collector_paused():
             backbone: Any = load_backbone(folder, saved["adapter"], config, dtype)
             tokenizer = AutoTokenizer.from_pretrained(folder)
     except GemmaEncoderError:

@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
+import json
 import logging
 import os
 import shutil
@@ -27,6 +28,7 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
 )
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
@@ -36,6 +38,7 @@ from transformers.models.auto.modeling_auto import (
 from transformers.utils import logging as transformers_logging
 
 from .errors import DecoderError, first_line
+from .memory import collector_paused
 
 logger = logging.getLogger(__name__)
 
@@ -189,6 +192,22 @@ def ensure_pad_token(tokenizer: PreTrainedTokenizerBase) -> None:
         logger.info("the tokenizer has no padding token; %s is used, always masked", tokenizer.pad_token)
 
 
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write a tokenizer's files as transformers does, but in a form that is read in a third of the time.
+
+    transformers indents `tokenizer.json` and, to know which tokens were added, reads it a first time unless
+    `tokenizer_config.json` names them.
+    """
+    tokenizer.save_pretrained(folder)
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):  # there is no tokenizer.json
+        return
+    tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
+    path = folder / "tokenizer_config.json"
+    added = {str(index): token.__getstate__() for index, token in tokenizer.added_tokens_decoder.items()}
+    config = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(config | {"added_tokens_decoder": added}, indent=2) + "\n", encoding="utf-8")
+
+
 def _load_named(name: str, dtype: torch.dtype) -> Decoder:
     known = NAMED_DECODERS[name]
     spec = importlib.util.find_spec(known.package)
@@ -298,7 +317,7 @@ def _convert(gguf: Path, folder: Path) -> None:
     backbone.load_state_dict(loaded.base_model.state_dict())
     with quiet():
         backbone.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        save_tokenizer(tokenizer, folder)
 
 
 def _load_folder(
@@ -306,7 +325,7 @@ def _load_folder(
 ) -> Decoder:
     """Load backbone and tokenizer from a folder or the hub."""
     try:
-        with quiet():
+        with quiet(), collector_paused():
             # Left unsaid, transformers would ask on a terminal whether to run a model's own code.
             safe: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
             config = AutoConfig.from_pretrained(source_path, **safe)

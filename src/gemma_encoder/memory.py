@@ -1,9 +1,12 @@
-"""Memory that the process keeps once it has it."""
+"""Memory that the process keeps once it has it, and when Python looks for what can be freed."""
 
 from __future__ import annotations
 
 import ctypes
+import gc
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_MAX = -4
@@ -24,3 +27,19 @@ def keep_freed_memory() -> bool:
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
     return mallopt is not None and bool(mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, -1))
+
+
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """Inside, Python's garbage collector doesn't look for objects that refer to each other in a circle.
+
+    It looks through all there are after every so many new ones, and imports and tokenizers make a million
+    that stay: see docs/performance.md. What is in no circle is freed as ever.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -69,5 +70,23 @@ def refused(run) -> Callable[..., str]:
         errors = [line for line in err.splitlines() if line.startswith("error: ")]
         assert len(errors) == 1 and err.endswith(errors[0] + "\n") and "Traceback" not in err, err
         return errors[0]
+
+    return command
+
+
+@pytest.fixture
+def nothing_needless() -> Callable[..., None]:
+    """Run a command line in a process of its own, which must not load what scoring doesn't use."""
+    code = (
+        "import sys; from gemma_encoder.cli.main import main\n"
+        "assert main(sys.argv[1:]) == 0\n"
+        "needless = ('datasets', 'sklearn', 'peft', 'sentence_transformers', 'matplotlib')\n"
+        "sys.exit(' '.join(name for name in needless if name in sys.modules))"
+    )
+
+    def command(*arguments: object) -> None:
+        words = [sys.executable, "-c", code, *map(str, arguments)]
+        done = subprocess.run(words, capture_output=True, text=True)
+        assert done.stderr.splitlines()[-1:] == [""], done.stderr
 
     return command

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import io
 import json
 import os
@@ -563,3 +564,12 @@ def test_a_reader_that_has_enough_ends_it_quietly(encoder_folder, tmp_path):
 
 def _truncate(path):
     path.write_bytes(path.read_bytes()[:1000])
+
+
+def test_what_scoring_does_not_use_is_not_loaded(encoder_folder, lines, nothing_needless):
+    nothing_needless("predict", "--model", encoder_folder, "--input", lines)
+
+
+def test_the_collector_runs_again_after_loading(run, encoder_folder, lines):
+    assert run("predict", "--model", encoder_folder, "--input", lines)[0] == 0
+    assert gc.isenabled()

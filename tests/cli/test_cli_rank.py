@@ -59,6 +59,10 @@ def command(beir, model, tmp_path):
     return [*words, "--out", tmp_path / "out.trec"]
 
 
+def test_what_ranking_does_not_use_is_not_loaded(command, nothing_needless):
+    nothing_needless(*command)
+
+
 def test_a_run_is_ranked_again(run, command, model, tmp_path):
     status, _, err = run(*command)
     assert status == 0, err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError, ConfigError
+from ..memory import collector_paused
 
 if TYPE_CHECKING:
     import torch
@@ -100,12 +102,13 @@ def quiet_libraries() -> None:
     for advice in (DeprecationWarning, FutureWarning):  # meant for developers
         warnings.simplefilter("ignore", advice)
     warnings.showwarning = lambda message, *_, **__: note(f"warning: {message}")
-    import datasets
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # who scores must not wait for its import
+    if "datasets" in sys.modules:
+        sys.modules["datasets"].disable_progress_bars()
     import transformers
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    datasets.disable_progress_bars()
 
 
 def is_encoder_folder(model: str) -> bool:
@@ -161,6 +164,7 @@ def dropout_config(options: EncoderOptions) -> DropoutConfig | None:
     return DropoutConfig(**asdict(options.dropout))
 
 
+@collector_paused()
 def load_encoder(
     model: str,
     dtype: str,
@@ -179,13 +183,15 @@ def load_encoder(
 
     from ..encoder import Encoder
 
-    return Encoder.from_pretrained(
+    encoder = Encoder.from_pretrained(
         model,
         dtype=getattr(torch, dtype),
         device=pick_device(device),
         compile_layers=compile_layers,
         dropout=dropout,
     )
+    gc.freeze()  # it stays to the end: nothing in it to look for
+    return encoder
 
 
 def pick_device(device: str) -> torch.device:

@@ -7,8 +7,10 @@ imports them when it runs.
 from __future__ import annotations
 
 import argparse
+import atexit
 import difflib
 import errno
+import gc
 import io
 import os
 import sys
@@ -112,6 +114,7 @@ def _run(argv: list[str]) -> None:
         words = options_of(verb, argv[1:])
         parsed = parse(f"{PROGRAM} {verb}", VERBS[verb], options.OPTIONS[verb], words)
         keep_freed_memory()
+        atexit.register(gc.freeze)  # or Python looks through all that is there once more, for a second
         import_module(f".{verb}", __package__).run(*parsed)
     else:
         near = difflib.get_close_matches(verb, VERBS, n=1)

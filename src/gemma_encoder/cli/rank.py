@@ -28,12 +28,12 @@ TOLERANCES = {"float32": 1e-3, "bfloat16": 0.1}
 def run(options: RankOptions, sources: CollectionOptions, compute: ComputeOptions) -> None:
     """Score the candidates of every query."""
     _check(options, sources)
-    from ..ranking.growing_run import GrowingRun
-    from ..ranking.reranking import check_encoder
-
     encoder = load_encoder(
         options.model, compute.dtype, compute.device, compile_layers=compute.compile_layers
     )
+    from ..ranking.growing_run import GrowingRun
+    from ..ranking.reranking import check_encoder
+
     check_encoder(encoder)
     lists: Sequence[CandidateList]
     lists = open_list_files([options.lists]) if options.lists else open_lists(sources, judged=False)

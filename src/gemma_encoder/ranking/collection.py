@@ -11,7 +11,6 @@ from typing import Any
 import pyarrow as pa
 
 from ..errors import ConfigError, DataError
-from ..tasks.sources import bundled_folder
 from ..tasks.tables import iter_records, text_of
 from .list_records import first_of, join_title
 from .runs import Qrels, Run, read_qrels
@@ -202,6 +201,8 @@ def _folder(folder: str | Path) -> Path:
     path = Path(folder)
     if path.is_dir():
         return path
+    from ..tasks.sources import bundled_folder  # and with it `datasets`
+
     bundled = bundled_folder()
     sets = sorted(each for each in (bundled / "ir").glob("*") if each.is_dir()) if bundled else []
     for each in sets:

@@ -7,16 +7,26 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
+from datasets import Dataset, Features, Value
+from datasets import List as ListFeature
 from datasets.exceptions import DatasetGenerationError
 
 from ..errors import DataError, GemmaEncoderError
 from ..tasks.tables import iter_records, table_format
 from ..whole_files import whole_file
 from .list_records import COLUMN_NAMES, from_records
-from .lists import FEATURES, CandidateList, CandidateLists
+from .lists import CandidateList, CandidateLists
 
 TRIPLE = ("query", "positive", "negative")
+FEATURES = Features(
+    {
+        "query_id": Value("string"),
+        "query": Value("string"),
+        "document_ids": ListFeature(Value("string")),
+        "documents": ListFeature(Value("string")),
+        "labels": ListFeature(Value("float64")),
+    }
+)
 FORMAT = 3
 """Of the lists in the cache: raise it when records are read in another way, so that no old ones are taken."""
 

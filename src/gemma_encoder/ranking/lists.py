@@ -9,26 +9,17 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, chain
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import pyarrow.compute as pc
-from datasets import Dataset, Features, Value
-from datasets import List as ListFeature
 
 from ..errors import ConfigError, DataError
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+
 SHORT = 16
 """Bytes from which a document is taken to have a text, without reading it."""
-
-FEATURES = Features(
-    {
-        "query_id": Value("string"),
-        "query": Value("string"),
-        "document_ids": ListFeature(Value("string")),
-        "documents": ListFeature(Value("string")),
-        "labels": ListFeature(Value("float64")),
-    }
-)
 
 
 @dataclass(frozen=True)

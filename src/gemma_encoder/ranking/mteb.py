@@ -12,7 +12,6 @@ from itertools import groupby
 from typing import Any
 
 import torch
-from datasets.fingerprint import Hasher
 
 from ..encoder import Encoder
 from ..extras import library
@@ -75,6 +74,8 @@ def model_meta(encoder: Encoder, name: str) -> Any:
 
 def fingerprint(encoder: Encoder) -> str:
     """16 hexadecimal digits of options and weights; every weight counts, in the type it is loaded in."""
+    from datasets.fingerprint import Hasher
+
     parts = [json.dumps(encoder.config.to_dict(), sort_keys=True)]
     for name, tensor in sorted(encoder.state_dict().items()):
         values = memoryview(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy())  # no copy
