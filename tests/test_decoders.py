@@ -414,6 +414,15 @@ def test_a_gguf_file_is_converted_once_and_to_the_same_states(tmp_path, cache, m
     assert len(list(cache.iterdir())) == 1
 
 
+def test_a_gguf_file_whose_words_fall_into_letters_is_refused(tmp_path, cache):
+    """As transformers 5.17 reads Gemma's: all tokens are there, and the merges that make words are not."""
+    tokens = [*TOKENS, "film", "good"]
+    path = write_gguf(tmp_path / "tiny.gguf", tiny_decoder("llama", vocab_size=len(tokens)).backbone, tokens)
+    message = refused(path)
+    assert "makes a token of every letter" in message and "transformers>=5.18" in message
+    assert not list(cache.glob("tiny*"))
+
+
 def fake_convert(gguf: Path, folder: Path) -> None:
     save(tiny_decoder("llama", seed=len(gguf.read_bytes())), folder)
 

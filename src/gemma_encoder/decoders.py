@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
@@ -43,7 +44,7 @@ from .memory import collector_paused
 logger = logging.getLogger(__name__)
 
 GEMMA_TERMS = "Gemma weights are provided under the Gemma Terms of Use: ai.google.dev/gemma/terms"
-_CACHE_VERSION = 1  # raise it when a conversion made by an older version must not be used
+_CACHE_VERSION = 2  # raise it when a conversion made by an older version must not be used
 
 
 @dataclass(frozen=True)
@@ -309,6 +310,13 @@ def _convert(gguf: Path, folder: Path) -> None:
             fix="use a GGUF file of a family it supports, or the original weights",
         ) from error
     _refuse_non_decoders(loaded.config, str(gguf))
+    if not puts_letters_together(tokenizer):
+        raise DecoderError(
+            f"transformers {transformers.__version__} reads the tokenizer of this GGUF file wrongly: "
+            "it makes a token of every letter",
+            where=str(gguf),
+            fix='pip install --upgrade "transformers>=5.18"',
+        )
     # A model loaded from GGUF counts as quantised and refuses to be saved; a fresh one of its config doesn't.
     config: Any = loaded.config
     if hasattr(config, "quantization_config"):
@@ -318,6 +326,18 @@ def _convert(gguf: Path, folder: Path) -> None:
     with quiet():
         backbone.save_pretrained(folder)
         save_tokenizer(tokenizer, folder)
+
+
+def puts_letters_together(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a tokenizer finds the words of its vocabulary in texts, most of them at least.
+
+    Some versions of transformers lose the merges of a GGUF file's tokenizer without a word, and what is
+    trained on such tokens is next to worthless.
+    """
+    vocabulary = (token for token in tokenizer.get_vocab() if token.isalpha() and token.isascii())
+    words = sorted(token for token in vocabulary if len(token) > 3)[:100]
+    split = sum(len(tokenizer(word, add_special_tokens=False).input_ids) == len(word) for word in words)
+    return split <= len(words) / 2
 
 
 def _load_folder(

@@ -36,6 +36,15 @@ def test_in_parts_as_in_one_value_and_gradient(softcap, at_once, monkeypatch):
     torch.testing.assert_close(found, gradient, rtol=1e-5, atol=1e-5)  # softmax runs in float32
 
 
+def test_the_head_goes_where_the_states_are(monkeypatch):
+    """As when training moves an encoder to a GPU; the device without numbers stands in for it."""
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda kind: False)  # it knows no such device
+    head = LanguageHead(torch.randn(11, 4))
+    states = torch.randn(3, 4, device="meta", requires_grad=True)
+    loss, _ = head.loss(states, torch.zeros(3, dtype=torch.int64, device="meta"))
+    assert loss.device.type == "meta"
+
+
 def test_no_place_is_no_loss():
     loss, right = LanguageHead(torch.randn(5, 4)).loss(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
     assert loss == right == 0

@@ -31,7 +31,9 @@ class LanguageHead:
 
     weight: Tensor
     softcap: float | None = None
-    _cast: dict[torch.dtype, Tensor] = field(default_factory=dict, repr=False, compare=False)
+    _cast: dict[tuple[torch.device, torch.dtype], Tensor] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     def loss(self, states: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Cross-entropy over the vocabulary.
@@ -48,9 +50,10 @@ class LanguageHead:
         """
         kind = states.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else states.dtype
-        if dtype not in self._cast:
-            self._cast[dtype] = self.weight.to(dtype)
-        return _CrossEntropy.apply(states, self._cast[dtype], targets, self.softcap)
+        place = (states.device, dtype)  # training moves the encoder to a GPU, and not this
+        if place not in self._cast:
+            self._cast[place] = self.weight.to(*place)
+        return _CrossEntropy.apply(states, self._cast[place], targets, self.softcap)
 
 
 def language_head(encoder: Encoder) -> LanguageHead:
