@@ -475,14 +475,13 @@ def _flash_attn(
 def _compiled_flex() -> Callable[..., Tensor]:
     from torch.nn.attention.flex_attention import flex_attention
 
-    compiled = torch.compile(flex_attention, dynamic=True)
+    compiled: Callable[..., Tensor] = torch.compile(flex_attention, dynamic=True)
 
     def attend(*states: Tensor, **options: Any) -> Tensor:
         # With dynamic shapes a soft-cap would be a number known only at run time, which FlexAttention's
         # kernels can't be made for.
         with torch._dynamo.config.patch(specialize_float=True):
-            output: Tensor = compiled(*states, **options)
-        return output
+            return compiled(*states, **options)
 
     return attend
 
