@@ -370,13 +370,11 @@ class Encoder(nn.Module):
 
     def collate(self, input_ids: Sequence[Sequence[int]]) -> dict[str, Tensor]:
         """Pad token ids on the right: `input_ids` and `attention_mask`, int64 `[B, S]`, on its device."""
-        length = max(map(len, input_ids))
-        ids = torch.full((len(input_ids), length), int(self.tokenizer.pad_token_id or 0))
-        mask = torch.zeros_like(ids)
-        for row, tokens in enumerate(input_ids):
-            ids[row, : len(tokens)] = torch.as_tensor(tokens)
-            mask[row, : len(tokens)] = 1
-        return {"input_ids": ids.to(self.device), "attention_mask": mask.to(self.device)}
+        lengths = torch.tensor([len(tokens) for tokens in input_ids])
+        real = torch.arange(int(lengths.max())) < lengths[:, None]
+        ids = torch.full(real.shape, int(self.tokenizer.pad_token_id or 0))
+        ids[real] = torch.tensor([token for tokens in input_ids for token in tokens])
+        return {"input_ids": ids.to(self.device), "attention_mask": real.long().to(self.device)}
 
     def encode_tokens(self, input_ids: Tensor, attention_mask: Tensor, *, fill: bool = False) -> Tensor:
         """Last hidden states of the backbone, `[B, S, H]`; padding is undefined.
