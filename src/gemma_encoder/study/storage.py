@@ -89,7 +89,7 @@ class StudyStorage:
                 )
         except Exception as error:  # of the database's driver, which Optuna lets through
             raise ConfigError(
-                f"The storage {_no_password(self.url)} can't be opened: {first_line(error)}",
+                f"The storage {_no_password(self.url)} can't be opened: {first_line(error.__cause__ or error)}",
                 fix="look at the address, and whether the database's driver is installed",
             ) from error
 
