@@ -88,8 +88,9 @@ class StudyStorage:
                     grace_period=_GRACE * heartbeat_seconds,
                 )
         except Exception as error:  # of the database's driver, which Optuna lets through
+            why = first_line(error.__cause__ or error)
             raise ConfigError(
-                f"The storage {_no_password(self.url)} can't be opened: {first_line(error.__cause__ or error)}",
+                f"The storage {_no_password(self.url)} can't be opened: {why}",
                 fix="look at the address, and whether the database's driver is installed",
             ) from error
 
