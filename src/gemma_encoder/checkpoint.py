@@ -84,7 +84,9 @@ class EncoderParts:
 # -------------------------------------------------------------------------------------------------- saving
 
 
-def save_encoder(encoder: Encoder, folder: str | Path, *, merge_adapter: bool = True) -> None:
+def save_encoder(
+    encoder: Encoder, folder: str | Path, *, merge_adapter: bool = True, remark: str = ""
+) -> None:
     """Write an encoder's folder: everything is written out beside its place first, then moved there.
 
     Files in the folder that this function did not write stay, but for the records of the encoder that is
@@ -95,6 +97,7 @@ def save_encoder(encoder: Encoder, folder: str | Path, *, merge_adapter: bool = 
         folder: Where to. The encoder in it, if any, is replaced.
         merge_adapter: Fold a LoRA adapter into the saved weights. False keeps it in files of its own; the
             decoder it belongs to is loaded from where it came from, or saved in `base/` if that is not known.
+        remark: A sentence for the model card.
 
     Raises:
         CheckpointError: The folder can't be written, or files of another origin would be overwritten. What
@@ -115,7 +118,7 @@ def save_encoder(encoder: Encoder, folder: str | Path, *, merge_adapter: bool = 
         new = scratch / "new"
         new.mkdir()
         with quiet():
-            _write(encoder, new, merge_adapter)
+            _write(encoder, new, merge_adapter, remark)
         if inside:
             _refuse_collisions(folder, [path.name for path in new.iterdir()], owned)
             _swap(new, folder, owned, scratch / "old")
@@ -187,7 +190,7 @@ def _swap(new: Path, folder: Path, owned: set[str], old: Path) -> None:
         raise
 
 
-def _write(encoder: Encoder, folder: Path, merge_adapter: bool) -> None:
+def _write(encoder: Encoder, folder: Path, merge_adapter: bool, remark: str) -> None:
     """Write all files of an encoder into an empty folder."""
     config = encoder.config
     adapter = write_backbone(encoder, folder, merge_adapter=merge_adapter)
@@ -200,7 +203,7 @@ def _write(encoder: Encoder, folder: Path, merge_adapter: bool) -> None:
     # Of an adapter, sentence-transformers would load the base with its causal mask, and of layers of both
     # kinds it knows nothing: give it nothing to open.
     write_stack(encoder, folder, listed=adapter is None and not config.mixed)
-    (folder / "README.md").write_text(model_card(config, adapter is not None), encoding="utf-8")
+    (folder / "README.md").write_text(model_card(config, adapter is not None, remark), encoding="utf-8")
     saved = {
         "format_version": FORMAT_VERSION,
         "encoder": config.to_dict(),

@@ -266,19 +266,20 @@ class Encoder(nn.Module):
             parts.restore(encoder)
         return encoder.eval()
 
-    def save_pretrained(self, folder: str | Path, *, merge_adapter: bool = True) -> None:
+    def save_pretrained(self, folder: str | Path, *, merge_adapter: bool = True, remark: str = "") -> None:
         """Write a folder that `from_pretrained` and sentence-transformers open (`docs/format.md`).
 
         Args:
             folder: Where to. A folder written before is replaced as a whole, or stays as it was on failure.
             merge_adapter: Fold a LoRA adapter into the saved weights, or keep it beside its base.
+            remark: A sentence for the model card.
 
         Raises:
             CheckpointError: The folder can't be written.
         """
         from .checkpoint import save_encoder
 
-        save_encoder(self, folder, merge_adapter=merge_adapter)
+        save_encoder(self, folder, merge_adapter=merge_adapter, remark=remark)
 
     # ------------------------------------------------------------------------------------------- properties
 

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from .encoder_config import EncoderConfig
 
 
-def model_card(config: EncoderConfig, adapter_kept: bool) -> str:
-    """Markdown that says what the folder is and how to use it."""
+def model_card(config: EncoderConfig, adapter_kept: bool, remark: str = "") -> str:
+    """Markdown that says what the folder is and how to use it; `remark` is a sentence of its own."""
     example = '("first text", "second text")' if config.text.is_pair else '"a text"'
     alone = '[("first text", "second text")]' if config.text.is_pair else '"a text"'
     pooling = config.pooling.kind + (
@@ -33,6 +33,7 @@ def model_card(config: EncoderConfig, adapter_kept: bool) -> str:
         f"# Encoder from {config.decoder or 'a decoder'}",
         "",
         f"A decoder turned into an encoder: {attention} attention, {pooling} pooling, MLP head.",
+        *([remark] if remark else []),
         f"The decoder is {describe_decoder(config.decoder)}.",
         *(f"Its weights were trained before as `{name}`." for name in config.warm_start),
         f"It gives {config.num_labels} score(s) per text ({config.problem_type}): {labels}.",

@@ -22,6 +22,7 @@ from .common import (
     print_facts,
     print_table,
     quiet_libraries,
+    settled_attention,
 )
 from .options import BenchmarkOptions, EncoderOptions, RecipeOptions
 from .report import write_and_print
@@ -141,7 +142,7 @@ def make_plan(options: BenchmarkOptions, recipe: RecipeOptions, encoder_options:
     }
     changed = {name: value for name, value in given.items() if value is not None}
     file = Path(options.recipe) if options.recipe else None
-    made = asdict(encoder_options)
+    made = asdict(encoder_options) | {"attention": settled_attention(encoder_options)}
     made_into = [*ENCODER_FIELDS, *(["bidirectional_layers"] if encoder_options.bidirectional_layers else [])]
     # SuperGLUE has no MNLI, whose model warm starts begin from.
     trained = (*suite.tasks, WARM_START_TASK) if options.warm_start else suite.tasks

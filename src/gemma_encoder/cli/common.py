@@ -18,6 +18,7 @@ from ..memory import collector_paused
 if TYPE_CHECKING:
     import torch
 
+    from ..attention import AttentionPolicy
     from ..dropout import DropoutConfig
     from ..encoder import Encoder
     from ..encoder_config import EncoderConfig
@@ -122,7 +123,7 @@ def encoder_config(
     """Options as an encoder's configuration; what they leave open is `template` and the task's recipe.
 
     Raises:
-        ConfigError: An option has a value that is not allowed.
+        ConfigError: An option has a value that is not allowed, or attention is `auto` still.
     """
     from ..encoder_config import EncoderConfig
     from ..heads import HeadConfig
@@ -132,7 +133,7 @@ def encoder_config(
 
     recipe = recipe_for(task)
     return EncoderConfig(
-        attention=options.attention,
+        attention=settled_attention(options),
         window=options.window,
         bidirectional_layers=options.bidirectional_layers,
         pooling=PoolingConfig(**asdict(options.pooling)),
@@ -147,6 +148,20 @@ def encoder_config(
         problem_type=problem_type,
         labels=tuple(labels),
     )
+
+
+def settled_attention(options: EncoderOptions) -> AttentionPolicy:
+    """The attention that was asked for.
+
+    Raises:
+        ConfigError: It is `auto`, where the number of training rows isn't known.
+    """
+    if options.attention == "auto":
+        raise ConfigError(
+            "--attention auto is for `train` and `study`, which know the number of training rows",
+            fix="give bidirectional or causal",
+        )
+    return options.attention
 
 
 def dropout_config(options: EncoderOptions) -> DropoutConfig | None:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
-from .common import encoder_config
+from .auto_attention import in_a_line, resolved
+from .common import encoder_config, note
 from .options import OPTIONS
 from .parsing import parse
 from .train import training_arguments
@@ -55,7 +56,8 @@ class Recipes:
         train_options, lists, _, training, encoder_options = read_words([*words, output])
         data = self._read(task, replace(train_options, max_train_rows=None), training)
         named = "" if task == FILE_TASK else task
-        of_task = data.task
+        of_task, most_rows = data.task, train_options.max_train_rows
+        encoder_options, choice = resolved(encoder_options, train_options.model, data, most_rows)
         config = encoder_config(
             encoder_options, named, of_task.template, of_task.problem_type, of_task.labels
         )
@@ -65,12 +67,13 @@ class Recipes:
             args=training_arguments(train_options, training, lists),
             data=data,
             data_name=task,
-            max_train_rows=train_options.max_train_rows,
+            max_train_rows=most_rows,
             command=shlex.join(["gemma-encoder", "train", *words, "--output", "FOLDER"]),
+            remark=in_a_line(choice) if choice else "",
         )
 
     def check(self, arms: list[Arm]) -> None:
-        """Find options that can't be used before anything runs.
+        """Find options that can't be used before anything runs; tell what attention `auto` stands for.
 
         Raises:
             ConfigError: Names the arm.
@@ -80,9 +83,11 @@ class Recipes:
         for arm in arms:
             for task in self.plan.tasks:
                 try:
-                    self(arm, task, 0, None)
+                    recipe = self(arm, task, 0, None)
                 except (ConfigError, argparse.ArgumentError) as error:
                     raise ConfigError(f"The arm {arm.name} can't be made for {task}: {error}") from error
+                if recipe.remark:
+                    note(f"{task}, {arm.name}: {recipe.remark}")
 
     def _read(self, task: str, options: Any, training: Any) -> TaskData:
         if task not in self._data:

@@ -6,6 +6,7 @@ from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
+from .auto_attention import in_a_line, resolved
 from .collections import is_given, refuse_collection
 from .common import (
     check_writable,
@@ -65,6 +66,9 @@ def run(
         if ranking
         else rows_to_learn(options, training, folder)
     )
+    encoder_options, choice = resolved(encoder_options, options.model, data)
+    if choice:
+        note(in_a_line(choice))
     encoder = folder or _make_encoder(options, training, encoder_options, data)
     from ..training import train
     from ..training.training import check_run
@@ -81,7 +85,9 @@ def run(
         labels = ", ".join(data.task.labels)
         note(f"{data.task.problem_type} of {labels}; --problem_type and --labels change that")
     try:
-        result = train(encoder, data, args, resume=options.resume, overwrite=options.overwrite)
+        result = train(
+            encoder, data, args, resume=options.resume, overwrite=options.overwrite, recommendation=choice
+        )
     except KeyboardInterrupt:
         note(_how_to_go_on(options))
         raise
@@ -210,7 +216,8 @@ def _load_folder(options: TrainOptions, encoder_options: EncoderOptions, *, rank
     config = saved_config(options.model)
     made = asdict(config)
     made |= made["text"]
-    for name in sorted(encoder_options.given - {"dropout"}):
+    free = {"dropout", "attention"} if encoder_options.attention == "auto" else {"dropout"}
+    for name in sorted(encoder_options.given - free):
         if asdict(encoder_options)[name] != made[name]:
             raise ConfigError(
                 f"{options.model} is an encoder already: its {name} is {made[name]} and can't be changed",

@@ -119,8 +119,10 @@ def print_result(options: TrainOptions, encoder: Encoder, data: TaskData, result
     run = result.run
     units = ("list", "document") if in_lists(data) else ("row", "row")
     rows, limit = run["data"], encoder.config.text.max_length
+    chosen = run.get("attention")
     facts = {
         "decoder": run["decoder"],
+        "attention": chosen and f"{chosen['attention']}, {chosen['pooling']} pooling (auto: {chosen['why']})",
         "trained on": f"{counted(rows['train_rows'], units[0])} of {data.train_source}",
         "judged by": f"{counted(rows['validation_rows'], units[1])} of {data.validation_source}",
         "not the official split" if options.task else "split": "; ".join(

@@ -53,6 +53,7 @@ class Recipe:
         data_name: Differs for other data.
         max_train_rows: Rows to train on, drawn with the trial's seed; all if None.
         command: The same as a command.
+        remark: What was chosen for it and why, if anything was.
     """
 
     decoder: str
@@ -62,6 +63,7 @@ class Recipe:
     data_name: str
     max_train_rows: int | None
     command: str
+    remark: str = ""
 
 
 class PrunedError(Exception):

@@ -2,7 +2,16 @@
 
 from .arguments import EncoderTrainingArguments
 from .recipes import recipe_for
+from .recommendations import Recommendation, recommended
 from .trainer import EncoderTrainer
 from .training import TrainResult, train
 
-__all__ = ["EncoderTrainer", "EncoderTrainingArguments", "TrainResult", "recipe_for", "train"]
+__all__ = [
+    "EncoderTrainer",
+    "EncoderTrainingArguments",
+    "Recommendation",
+    "TrainResult",
+    "recipe_for",
+    "recommended",
+    "train",
+]

@@ -6,7 +6,7 @@ import copy
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from .checkpoint_folder import begin
 from .collation import Lists, TokenizedRows, TrainingItems
 from .embeddings import only_rows_of
 from .parameters import add_lora, set_trainable
+from .recommendations import Recommendation
 from .recording import begun_run, count_parameters, finish, recorded
 from .run_record import resolved_arguments
 from .trainer import EncoderTrainer
@@ -61,6 +62,7 @@ def train(
     overwrite: bool = False,
     save: bool = True,
     callbacks: Sequence[TrainerCallback] = (),
+    recommendation: Recommendation | None = None,
 ) -> TrainResult:
     """Fine-tune an encoder and save it with `run.json` in `args.output_dir`.
 
@@ -74,6 +76,7 @@ def train(
         overwrite: Replace a model in `output_dir`, and delete the checkpoints of an interrupted run.
         save: Write the model and `run.json`. Without, `output_dir` says only where checkpoints lie meanwhile.
         callbacks: What else is to be told how it goes.
+        recommendation: By which attention and pooling were chosen; `run.json` and the model card say so.
 
     Raises:
         ConfigError: The encoder does not fit the task, an option can't be used, or there is an earlier run
@@ -109,6 +112,8 @@ def train(
             "empty_texts": data.empty_texts,
         },
     }
+    if recommendation:
+        run["attention"] = {"asked": "auto", **asdict(recommendation)}
     baseline = majority_baseline(
         validation_rows.labels.numpy(), task.metrics, task.problem_type, **validation_rows.together()
     )
@@ -129,7 +134,10 @@ def train(
         encoder.eval()
         metrics = {name: evaluated[f"eval_{name}"] for name in task.metrics}
         if save and trainer.is_world_process_zero():
-            encoder.save_pretrained(output_dir, merge_adapter=args.merge_adapter)
+            remark = (
+                f"Attention and pooling were left to `auto`: {recommendation.why}." if recommendation else ""
+            )
+            encoder.save_pretrained(output_dir, merge_adapter=args.merge_adapter, remark=remark)
     run |= {
         "metrics": metrics,
         "baseline": baseline,

@@ -73,7 +73,8 @@ class EncoderOptions:
     """What a decoder is made into.
 
     Attributes:
-        attention: Who sees whom.
+        attention: Who sees whom. In train and study also auto: the attention and, if not given, the pooling
+            by the number of training rows (docs/adaptation.md); a folder keeps its own.
         window: What local layers with window W see when bidirectional: W to each side (radius), W in all
             (width), or everything (full).
         bidirectional_layers: Only these layers become bidirectional and the others stay causal: a range as in
@@ -91,7 +92,7 @@ class EncoderOptions:
         eos: End every text with the tokenizer's EOS token, if it has one.
     """
 
-    attention: Literal["bidirectional", "causal"] = "bidirectional"
+    attention: Literal["bidirectional", "causal", "auto"] = "bidirectional"
     window: Literal["radius", "width", "full"] = "radius"
     bidirectional_layers: str | None = None
     pooling: PoolingOptions = field(default_factory=PoolingOptions)
