@@ -107,10 +107,14 @@ class _CrossEntropy(torch.autograd.Function):
             if softcap is not None:
                 capped = torch.tanh(logits / softcap)
                 logits = softcap * capped
-            right += (logits.argmax(dim=-1) == wanted).sum()
-            normal = logits.logsumexp(dim=-1, keepdim=True)
-            loss += (normal.squeeze(-1) - logits.gather(-1, wanted[:, None]).squeeze(-1)).sum()
-            by_logits = logits.sub_(normal).exp_()
+            likeliest, guessed = logits.max(dim=-1, keepdim=True)
+            right += (guessed.squeeze(-1) == wanted).sum()
+            logits -= likeliest  # softmax in place: a second tensor of their size would be half of the memory
+            wanted_logits = logits.gather(-1, wanted[:, None])
+            by_logits = logits.exp_()
+            total = by_logits.sum(dim=-1, keepdim=True)
+            loss += (total.log() - wanted_logits).sum()
+            by_logits /= total
             by_logits[torch.arange(len(wanted), device=wanted.device), wanted] -= 1
             if softcap is not None:
                 by_logits *= 1 - capped**2

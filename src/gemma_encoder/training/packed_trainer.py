@@ -26,6 +26,7 @@ from transformers.trainer_utils import SaveStrategy
 from ..compiling import CompiledLayers, compiled_layers, pays
 from ..encoder import Encoder
 from ..errors import CheckpointError, ConfigError, TrainingError, first_line
+from ..memory import give_back_freed_memory
 from ..packing import plan_batches
 from ..scoring import is_out_of_memory, out_of_memory
 from ..tasks.base import by_group
@@ -109,11 +110,17 @@ class PackedTrainer(Trainer):
         self._rows_of_step: list[int] = []
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """As `Trainer.train`; the progress bar ends also when an error does."""
+        """As `Trainer.train`; the progress bar ends also when an error does.
+
+        What passes took and freed goes back to the system: saving maps all weights into memory, and a merged
+        adapter is a copy of the layers.
+        """
         try:
-            return super().train(*args, **kwargs)
+            done = super().train(*args, **kwargs)
         finally:
             self.progress.close()
+        give_back_freed_memory()
+        return done
 
     # ------------------------------------------------------------------------------------------- one step
 

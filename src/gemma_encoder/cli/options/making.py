@@ -85,7 +85,7 @@ class MaskedTextOptions:
     mask_rate: float = 0.2
     mask_token: str | None = None
     batch_tokens: int = 4096
-    max_tokens: int = 2048
+    max_tokens: int = 1024
     learning_rate: float | None = None
     warmup_steps: float = 0.1
     weight_decay: float = 0.01
