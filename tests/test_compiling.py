@@ -107,6 +107,18 @@ def test_layers_of_both_kinds():
     assert counters["stats"]["unique_graphs"] > 0
 
 
+@pytest.mark.parametrize("first", [0.0, 0.2])
+def test_a_model_has_its_own_dropout_whatever_was_compiled_before(first):
+    torch.compiler.reset()
+    inputs = batch(0, [5, 9, 2])
+    for rate in (first, 0.2 - first):
+        encoder = encoder_of("gemma3", dropout={"feed_forward": rate}).train()
+        expected = outcome(encoder, inputs)
+        with CompiledLayers(encoder.backbone).in_use():
+            found = outcome(encoder, inputs)
+        assert_same(found, expected)
+
+
 def test_layers_are_stock_again_after_an_error():
     encoder = encoder_of("gemma3")
     with contextlib.suppress(RuntimeError), CompiledLayers(encoder.backbone).in_use():

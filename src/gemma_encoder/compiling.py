@@ -51,7 +51,12 @@ class CompiledLayers:
         try:
             for layer, forward in self._forwards:
                 layer.forward = forward
-            with torch._dynamo.config.patch(suppress_errors=True, recompile_limit=MODELS_OF_A_PROCESS):
+            with torch._dynamo.config.patch(
+                suppress_errors=True,
+                recompile_limit=MODELS_OF_A_PROCESS,
+                # Dropout is a hook: without this, code made for a model that has none serves one that has.
+                skip_nnmodule_hook_guards=False,
+            ):
                 yield
         finally:
             for layer, _ in self._forwards:
