@@ -204,7 +204,9 @@ class TrialRunner:
             return self._from_folder(recipe)
         if recipe.decoder not in self._decoders:
             self._decoders = {recipe.decoder: load_decoder(recipe.decoder)}  # one at a time: they are large
-        decoder = copy.deepcopy(self._decoders[recipe.decoder])
+        decoder = self._decoders[recipe.decoder]
+        # The backbone is trained; the tokenizer is only read, and takes longer to copy than many a trial's steps.
+        decoder = replace(decoder, backbone=copy.deepcopy(decoder.backbone))
         config = recipe.config
         policy = (recipe.decoder, config.attention, config.window, config.bidirectional_layers)
         encoder = Encoder.from_decoder(
