@@ -124,6 +124,12 @@ def test_flex_equals_eager(dtype, heads, scores):
     assert_like_eager("flex", dtype, MIXED, heads, scores)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_flex_of_few_tokens_equals_eager(dtype):
+    """Below 128 tokens in all, where it would choose another kernel."""
+    assert_like_eager("flex", dtype, [17, 2], (4, 1), rule(window=16))
+
+
 def test_flex_is_not_compiled_again_for_other_texts():
     """Rows of several blocks of 128 tokens; the second batch is what shows torch that lengths change."""
     from torch._dynamo.utils import counters

@@ -471,6 +471,10 @@ def _flash_attn(
     return output.unsqueeze(0)
 
 
+_NO_DECODING: Any = {"FORCE_USE_FLEX_ATTENTION": True}
+"""Below 128 tokens FlexAttention takes a kernel for decoding, which in float32 has no room for heads of 256."""
+
+
 @cache
 def _compiled_flex() -> Callable[..., Tensor]:
     from torch.nn.attention.flex_attention import flex_attention
@@ -523,6 +527,7 @@ def _flex(query: Tensor, key: Tensor, value: Tensor, packed: PackedContext, scor
         block_mask=packed.block_masks[seen],
         scale=scores.scaling,
         enable_gqa=query.shape[1] != key.shape[1],
+        kernel_options=_NO_DECODING,
     ).transpose(1, 2)
 
 
