@@ -472,7 +472,7 @@ def _flash_attn(
 
 
 _NO_DECODING: Any = {"FORCE_USE_FLEX_ATTENTION": True}
-"""Below 128 tokens FlexAttention takes a kernel for decoding, which in float32 has no room for heads of 256."""
+"""Below 128 tokens FlexAttention takes its decoding kernel, which has no room for heads of 256 in float32."""
 
 
 @cache

@@ -205,7 +205,7 @@ class TrialRunner:
         if recipe.decoder not in self._decoders:
             self._decoders = {recipe.decoder: load_decoder(recipe.decoder)}  # one at a time: they are large
         decoder = self._decoders[recipe.decoder]
-        # The backbone is trained; the tokenizer is only read, and takes longer to copy than many a trial's steps.
+        # The backbone is trained; the tokenizer is only read, and copying it takes seconds.
         decoder = replace(decoder, backbone=copy.deepcopy(decoder.backbone))
         config = recipe.config
         policy = (recipe.decoder, config.attention, config.window, config.bidirectional_layers)
