@@ -11,6 +11,7 @@ SUPERGLUE_DIR ?=
 COLLECTION ?=
 RUN_FILE ?=
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -31,7 +32,7 @@ help:
 	@echo "make types       mypy"
 	@echo "make bench       speed against the padded layout and CrossEncoder; DATA_DIR=folder with MRPC,"
 	@echo "                 SUPERGLUE_DIR=folder with MultiRC, COLLECTION=folder with corpus and queries"
-	@echo "                 (RUN_FILE=run) for whole queries too"
+	@echo "                 (RUN_FILE=run) for whole queries too; BENCH_ARGS=\"--rounds 1\" to look sooner"
 	@echo "make install     only the virtual environment; VENV=$(VENV) PYTHON=$(PYTHON)"
 
 install: $(INSTALLED)
@@ -90,10 +91,10 @@ types: $(INSTALLED)
 	$(BIN)/mypy
 
 bench: $(INSTALLED)
-	$(BIN)/python -m benchmarks.training_speed $(BENCH_DATA) --out runs/benchmarks/training_speed.json
+	$(BIN)/python -m benchmarks.training_speed $(BENCH_DATA) --out runs/benchmarks/training_speed.json $(BENCH_ARGS)
 	$(BIN)/python -m benchmarks.scoring_speed $(BENCH_TEXTS) \
-		--out runs/benchmarks/scoring_speed.json --plot runs/benchmarks/scoring_speed.svg
-	$(if $(COLLECTION),$(BIN)/python -m benchmarks.ranking_speed $(BENCH_COLLECTION) --out runs/benchmarks/ranking_speed.json)
+		--out runs/benchmarks/scoring_speed.json --plot runs/benchmarks/scoring_speed.svg $(BENCH_ARGS)
+	$(if $(COLLECTION),$(BIN)/python -m benchmarks.ranking_speed $(BENCH_COLLECTION) --out runs/benchmarks/ranking_speed.json $(BENCH_ARGS))
 
 clean:
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

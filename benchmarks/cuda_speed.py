@@ -130,7 +130,13 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--tiny", action="store_true", help="tiny models and few rows: only to see it run")
     parser.add_argument("--seconds-each", type=float, default=0.7, help="about so long each is timed")
     parser.add_argument("--seconds", type=float, default=100, help="after so long nothing more is begun")
-    parser.add_argument("--no-training", action="store_true", help="only score")
+    parser.add_argument(
+        "--parts",
+        nargs="+",
+        choices=["scoring", "training"],
+        default=["scoring", "training"],
+        help="in this order",
+    )
     options = parser.parse_args(argv)
     quiet_libraries()
     bench = _Bench(options)
@@ -140,9 +146,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
             shape = replace(
                 shape, hidden=64, layers=2, feed_forward=128, rows=24, head_dim=16, vocabulary=512
             )
-        bench.part(f"{name} scoring", partial(bench.score, name, shape))
-        if not options.no_training:
-            bench.part(f"{name} training", partial(bench.train, name, shape))
+        for part in options.parts:
+            work = bench.score if part == "scoring" else bench.train
+            bench.part(f"{name} {part}", partial(work, name, shape))
     for line in bench.table():
         print(line)
     return bench.result

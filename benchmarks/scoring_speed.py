@@ -61,6 +61,12 @@ def main(argv: Sequence[str] | None = None, *, decoder: Decoder | None = None) -
         "--compile-layers", action=argparse.BooleanOptionalAction, default=True, help="compile our layers"
     )
     parser.add_argument(
+        "--alone",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="also run each in a process of its own, for memory and start-up",
+    )
+    parser.add_argument(
         "--plot", type=Path, help="draw the rates into files of this name and a workload's, .svg"
     )
     options = parse(parser, argv)
@@ -87,6 +93,7 @@ def main(argv: Sequence[str] | None = None, *, decoder: Decoder | None = None) -
                 names=options.contenders,
                 rounds=options.rounds,
                 settings=settings,
+                alone=options.alone,
                 tell=lambda line, name=name: print(f"{name}, {line}", file=sys.stderr, flush=True),
             )
             result[name] = _shown(name, speed, settings, options.plot)

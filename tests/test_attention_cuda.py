@@ -1,4 +1,5 @@
-"""On a GPU: every back end against attention written out, states and gradients; skipped without one."""
+"""On a GPU: every back end against attention written out, states and gradients, and that a pass doesn't wait
+for the GPU; skipped without one."""
 
 from __future__ import annotations
 
@@ -197,3 +198,17 @@ def test_the_chosen_back_end_scores_like_the_cpu(family):
             assert encoder.backend.name == {"gemma2": "flex", "gemma3": "varlen"}[family]
             found = encoder(**encoder.collate(rows)).pooled.cpu()
     assert torch.nn.functional.cosine_similarity(found, expected).min() > 0.99
+
+
+def test_a_pass_over_a_batch_on_the_cpu_does_not_wait_for_the_gpu():
+    encoder = encoder_on("cuda").eval()
+    encoder.requested_backend = "matmul"
+    batch = encoder.collate([[2, 5, 6, 7], [2, 5], [2, *[6] * 40]])
+    with torch.inference_mode():
+        expected = encoder(**batch).logits
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            found = encoder(**batch).logits
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert torch.equal(found, expected)

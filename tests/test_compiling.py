@@ -10,7 +10,7 @@ from torch._dynamo.utils import counters
 
 from gemma_encoder import scoring
 from gemma_encoder.attention_backends import _compiled_flex
-from gemma_encoder.compiling import CompiledLayers, parameters_of_layers, why_not_compiled
+from gemma_encoder.compiling import CompiledLayers, parameters_of_layers, pays, why_not_compiled
 from gemma_encoder.encoder import Encoder
 from gemma_encoder.scoring import score, score_all
 from gemma_encoder.testing import FAMILIES, tiny_decoder
@@ -155,6 +155,15 @@ def test_parameters_of_layers():
     backbone = tiny_decoder("llama").backbone
     others = backbone.embed_tokens.weight.numel() + backbone.norm.weight.numel()
     assert parameters_of_layers(backbone) == sum(p.numel() for p in backbone.parameters()) - others
+
+
+def test_compiling_pays_for_much_work_only_and_not_on_devices_that_were_not_tried():
+    layers = encoder_of("gemma3").backbone
+    operations = 2 * parameters_of_layers(layers)
+    assert pays(layers, 100, 100 * operations, backward=False)
+    assert not pays(layers, 99, 100 * operations, backward=False)
+    assert pays(layers, 34, 100 * operations, backward=True)
+    assert not pays(layers.to("meta"), 1e18, 1.0, backward=False)
 
 
 def test_flex_attention_is_compiled_with_a_soft_cap():

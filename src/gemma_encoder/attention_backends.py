@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import AttentionError, ConfigError
-from .packing import PackedLayout, rounded
+from .packing import PackedLayout, moved, rounded
 
 BackendName = Literal["sdpa", "eager", "matmul", "varlen", "flash_attn", "flex"]
 
@@ -377,12 +377,12 @@ class _Batches:
         places = [real.numel() for real in reals]
         if token == place:
             return cls([_Batch(real.shape[1], None) for real in reals], places, None, None)
-        on_device = torch.cat([real.flatten() for real in reals]).to(device).split(places)
+        on_device = moved(torch.cat([real.flatten() for real in reals]), device).split(places)
         each = [
             _Batch(real.shape[1], None if bool(real.all()) else there.view_as(real))
             for real, there in zip(reals, on_device, strict=True)
         ]
-        return cls(each, places, torch.cat(sources).to(device), torch.cat(slots).to(device))
+        return cls(each, places, moved(torch.cat(sources), device), moved(torch.cat(slots), device))
 
     def pad(self, states: Tensor) -> Tensor:
         """`[T, ...]` -> `[sum of places, ...]`."""

@@ -29,7 +29,7 @@ from .encoder_config import EncoderConfig, overridden
 from .errors import ConfigError
 from .heads import MLPHead
 from .losses import RankingLoss, loss_for
-from .packing import aligned, pack, repad, rounded, unpad
+from .packing import aligned, moved, pack, repad, rounded, unpad
 from .pooling import build_pooler
 from .text import TextTokenizer, TokenizedBatch
 
@@ -37,8 +37,9 @@ Layout = Literal["packed", "padded"]
 PaddingSide = Literal["right", "left"]
 PaddedPositions = Literal["text", "row"]
 
-ROW_PARTS = 64
-"""On a CPU a packed row is filled up by one token in so many at most."""
+ROW_PARTS, ROW_PARTS_OF_TRAINING = 64, 16
+"""On a CPU a packed row is filled up by one token in so many at most. Batches of training have any number of
+tokens, passes of scoring nearly all of the budget; and each number costs memory, see `packing.rounded`."""
 
 
 @dataclass
@@ -79,8 +80,8 @@ class Encoder(nn.Module):
         head: Vector to scores.
         tokenizer: The decoder's tokenizer.
         text: Texts to token ids, by template, length limit and special-token policy.
-        compile_layers: Whether scoring computes the layers by compiled code (`compiling`). If None: on a CPU,
-            from where a stream of rows has become so long that it pays.
+        compile_layers: Whether scoring computes the layers by compiled code (`compiling`). If None: from
+            where a stream of rows has become so long that it pays.
         padding_side: Where the padded layout moves its padding; None leaves it where it is.
         padded_positions: What the padded layout counts positions from: a text's first token, or the row's
             first place, so that padding on the left shifts them.
@@ -370,30 +371,38 @@ class Encoder(nn.Module):
         return self.text.encode(rows)
 
     def collate(self, input_ids: Sequence[Sequence[int]]) -> dict[str, Tensor]:
-        """Pad token ids on the right: `input_ids` and `attention_mask`, int64 `[B, S]`, on its device."""
+        """Pad token ids on the right: `input_ids` and `attention_mask`, int64 `[B, S]`, on the CPU.
+
+        The encoder takes its batches from there: see `encode_tokens`.
+        """
         lengths = torch.tensor([len(tokens) for tokens in input_ids])
         real = torch.arange(int(lengths.max())) < lengths[:, None]
         ids = torch.full(real.shape, int(self.tokenizer.pad_token_id or 0))
         ids[real] = torch.tensor([token for tokens in input_ids for token in tokens])
-        return {"input_ids": ids.to(self.device), "attention_mask": real.long().to(self.device)}
+        return {"input_ids": ids, "attention_mask": real.long()}
 
     def encode_tokens(self, input_ids: Tensor, attention_mask: Tensor, *, fill: bool = False) -> Tensor:
-        """Last hidden states of the backbone, `[B, S, H]`; padding is undefined.
+        """Last hidden states of the backbone, `[B, S, H]`, on its device; padding is undefined.
 
         Args:
-            input_ids: Token ids `[B, S]`, padded on either side.
-            attention_mask: 1 for real tokens `[B, S]`.
+            input_ids: Token ids `[B, S]`, padded on either side. On the CPU or on the encoder's device; a GPU
+                needn't be waited for to lay out a batch that is on the CPU.
+            attention_mask: 1 for real tokens `[B, S]`, where the token ids are.
             fill: Let the packed row be a few tokens longer, so that the shapes of its products are few; see
                 `packing.rounded`.
 
         Raises:
             DataError: A row without a token, or padding between tokens.
         """
+        device = self.device
         layout = pack(attention_mask)
         if self.layout == "padded":
-            return self._encode_padded(input_ids, attention_mask)
-        row = layout.filled(rounded(layout.tokens, ROW_PARTS)) if fill else layout
-        ids = F.pad(unpad(input_ids, layout), (0, row.tokens - layout.tokens))
+            return self._encode_padded(moved(input_ids, device), moved(attention_mask, device))
+        ids = unpad(input_ids, layout)
+        ids, layout = moved(ids, device), layout.to(device)
+        parts = ROW_PARTS_OF_TRAINING if torch.is_grad_enabled() else ROW_PARTS
+        row = layout.filled(rounded(layout.tokens, parts)) if fill else layout
+        ids = F.pad(ids, (0, row.tokens - layout.tokens))
         packed = PackedContext(
             row,
             self.config.attention == "causal",
@@ -435,7 +444,7 @@ class Encoder(nn.Module):
         """Score a batch.
 
         Args:
-            input_ids: Token ids `[B, S]`, padded on either side.
+            input_ids: Token ids `[B, S]`, padded on either side; as the mask, on the CPU or on its device.
             attention_mask: 1 for real tokens, 0 for padding, `[B, S]`.
             labels: Classes `[B]` (int), 0/1 per label `[B, num_labels]` (multi-label), targets `[B]`
                 (regression), or relevance `[B]` (ranking).
@@ -444,9 +453,10 @@ class Encoder(nn.Module):
         Returns:
             Logits `[B, num_labels]`, pooled vectors `[B, D]`, and the mean loss if labels are given.
         """
-        states = self.encode_tokens(input_ids, attention_mask, fill=input_ids.device.type == "cpu")
-        pooled = self.pooler(states, attention_mask)
+        states = self.encode_tokens(input_ids, attention_mask, fill=self.device.type == "cpu")
+        pooled = self.pooler(states, moved(attention_mask, states.device))
         logits = self.head(pooled)
+        labels, lists = (None if each is None else moved(each, logits.device) for each in (labels, lists))
         loss = None if labels is None else self.loss(logits, labels, lists=lists)
         return EncoderOutput(loss=loss, logits=logits, pooled=pooled)
 

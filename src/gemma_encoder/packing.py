@@ -61,12 +61,27 @@ class PackedLayout:
             lengths=(*self.lengths, more),
         )
 
+    def to(self, device: torch.device) -> PackedLayout:
+        """The same on a device; see `moved`."""
+        tensors = (self.cu_seqlens, self.position_ids, self.indices)
+        offsets, positions, indices = (moved(each, device) for each in tensors)
+        return replace(self, cu_seqlens=offsets, position_ids=positions, indices=indices)
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on a device. From the CPU to a GPU this doesn't wait for what the GPU has still to do."""
+    if tensor.device == device:
+        return tensor
+    if device.type != "cuda" or tensor.device.type != "cpu":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
 
 def rounded(tokens: int, parts: int) -> int:
     """The next of few numbers of tokens: at most one in `parts`, or 7 tokens, more.
 
-    oneDNN compiles matrix products for each shape that it meets and keeps a thousand of them, nearly a
-    megabyte each.
+    oneDNN compiles matrix products for each shape that it meets and keeps a thousand of them, a megabyte or
+    more each.
     """
     step = max(8, 2 ** (tokens.bit_length() - 1) // parts)
     return -(-tokens // step) * step

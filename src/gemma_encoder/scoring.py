@@ -169,18 +169,22 @@ def _in_passes(
     layers: CompiledLayers | None = None,
 ) -> np.ndarray:
     """A field of the output for each row, float32 `[N, width]`, computed pass by pass."""
-    found = torch.zeros(len(ids), width, device=encoder.device)
+    plan = plan_batches([len(row) for row in ids], max_tokens)
+    parts: list[torch.Tensor] = []  # joined at the end: a GPU isn't waited for in between
     faster = through_onednn(encoder) if layers is None else layers.in_use()
     with _evaluating(encoder), torch.inference_mode(), faster:
-        for batch in plan_batches([len(row) for row in ids], max_tokens):
+        for batch in plan:
             rows = [ids[row] for row in batch]
             try:
-                found[batch] = getattr(encoder(**encoder.collate(rows)), field).float()
+                parts.append(getattr(encoder(**encoder.collate(rows)), field).float())
             except (RuntimeError, MemoryError) as error:
                 if is_out_of_memory(error):
                     raise out_of_memory(rows, max_tokens, budget) from error
                 raise
-    return found.cpu().numpy()
+    found = np.zeros((len(ids), width), dtype=np.float32)
+    if parts:
+        found[[row for batch in plan for row in batch]] = torch.cat(parts).cpu().numpy()
+    return found
 
 
 def _stream(encoder: Encoder, rows: Iterator[Row], max_tokens: int, buffer_rows: int) -> Iterator[Scored]:

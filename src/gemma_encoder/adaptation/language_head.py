@@ -13,8 +13,8 @@ from ..decoders import quiet
 from ..encoder import Encoder
 from ..errors import ConfigError, first_line
 
-LOGITS_AT_ONCE = 2**25
-"""Logits in memory at a time, an eighth of a gigabyte in float32: Gemma has 262,144 for a place."""
+LOGITS_AT_ONCE = 2**24
+"""Logits in memory at a time, a sixteenth of a gigabyte in float32: Gemma has 262,144 for a place."""
 
 _CHANGES_LOGITS = ("logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier_scale")
 """Config fields by which some families scale their logits, which is not computed here."""

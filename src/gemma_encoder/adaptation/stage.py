@@ -134,9 +134,8 @@ def adapt(
     train_items = MaskedDocuments(
         learnt, masking, special, batch_tokens=max(plan.batch_tokens, longest), seed=args.seed
     )
-    heldout = MaskedDocuments(
-        judged, masking, special, batch_tokens=max(args.eval_max_tokens, longest), seed=args.seed
-    )
+    judged_at_once = max(min(args.eval_max_tokens, args.max_tokens), longest)
+    heldout = MaskedDocuments(judged, masking, special, batch_tokens=judged_at_once, seed=args.seed)
     trainer_args = _trainer_args(args, plan, checkpoints)
     run = {
         **begun_run(encoder, args.seed, found),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..encoder import Encoder
+from ..packing import moved
 from ..training.arguments import EncoderTrainingArguments
 from ..training.packed_trainer import PackedTrainer, Trainable
 from ..training.resuming import decisive_settings
@@ -22,7 +22,7 @@ class _States(Trainable):
     """An encoder whose passes give its tokens' last states `[B, S, H]`."""
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        fill = input_ids.device.type == "cpu"
+        fill = self.encoder.device.type == "cpu"
         return self.encoder.encode_tokens(input_ids, attention_mask, fill=fill)
 
 
@@ -58,15 +58,15 @@ class MaskedTrainer(PackedTrainer):
 
     def _loss(self, states: Tensor, inputs: dict[str, Any], rows: list[int], total: Any) -> Tensor:
         loss, _ = self._judge(states, inputs["labels"][rows])
-        if not math.isfinite(loss.item()):
-            raise self._not_finite("loss", inputs["rows"][rows].tolist(), loss.item())
         return loss / total
 
     def _judge(self, states: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Sum of losses and number of right answers for states `[B, S, H]` and labels `[B, S or more]`."""
-        labels = labels[:, : states.shape[1]]
-        asked = labels != NO_TARGET
-        return self.head.loss(states[asked], labels[asked])
+        """Sum of losses and number of right answers for states `[B, S, H]` and labels `[B, S or more]`, these
+        on the CPU."""
+        labels = labels[:, : states.shape[1]].flatten()
+        asked = (labels != NO_TARGET).nonzero().flatten()
+        places, targets = (moved(each, states.device) for each in (asked, labels[asked]))
+        return self.head.loss(states.flatten(0, 1)[places], targets)
 
     def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict[str, float]:
         """Mean loss and accuracy at the masked tokens of the held-out documents, as training computes."""
@@ -74,7 +74,7 @@ class MaskedTrainer(PackedTrainer):
         model.eval()
         loss = right = asked = 0.0
         for number in range(len(self.heldout)):
-            batch = self._prepare_inputs(self.collator([self.heldout[number]]))
+            batch = self.collator([self.heldout[number]])
             with torch.no_grad(), self.accelerator.autocast():
                 states = model(batch["input_ids"], batch["attention_mask"])
                 losses, answers = self._judge(states, batch["labels"])

@@ -65,7 +65,7 @@ def open_packed(folder: str, settings: Settings) -> Scorer:
         folder,
         dtype=settings.torch_dtype,
         device=settings.device,
-        compile_layers=settings.compile_layers and why_not_compiled() is None,
+        compile_layers=settings.compile_layers and why_not_compiled(settings.device) is None,
     )
     return lambda rows: score_all(encoder, rows, max_tokens=settings.max_tokens)
 

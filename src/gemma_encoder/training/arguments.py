@@ -61,7 +61,7 @@ class EncoderTrainingArguments(TrainingArguments):
         max_tokens: Most tokens in one forward pass while training.
         eval_max_tokens: Most tokens in one forward pass while evaluating.
         compile_layers: Compute the layers by compiled code, which is faster and takes up to half a minute to
-            make. If None: on a CPU with a C++ compiler, if what is left after a few steps is worth it.
+            make. If None: where that is possible, if what is left after a few steps is worth it.
         layout: Packed, or for a comparison padded, by stock attention; as the encoder has it if None. What is
             learnt is the same, to float tolerance.
         padding_side: Where the padded layout has its padding.
@@ -111,6 +111,9 @@ class EncoderTrainingArguments(TrainingArguments):
     restore_callback_states_from_checkpoint: bool = True
     seed: int = 0
     remove_unused_columns: bool = False
+    logging_nan_inf_filter: bool = (
+        False  # a loss that isn't finite ends the run; to look for it waits for a GPU
+    )
     # Every trained parameter takes part in every pass; looking for unused ones would cost time for nothing.
     ddp_find_unused_parameters: bool | None = False
     use_cpu: bool = field(default_factory=lambda: not torch.accelerator.is_available())

@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, Trainer, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
@@ -31,7 +32,7 @@ from ..packing import plan_batches
 from ..scoring import is_out_of_memory, out_of_memory
 from ..tasks.base import by_group
 from .arguments import EncoderTrainingArguments
-from .callbacks import NewEpoch, ProgressLines, SaveByTime, Throughput, WeightAverage, seconds_since
+from .callbacks import NewEpoch, ProgressLines, SaveByTime, Throughput, WeightAverage
 from .collation import TrainingItems
 from .parameters import parameter_groups
 from .resuming import check_same
@@ -107,7 +108,9 @@ class PackedTrainer(Trainer):
             self.add_callback(self.average)
         self.compiled_layers: CompiledLayers | None = None
         self._settings: dict[str, str] = {}  # what must be the same for a run to go on; a subclass's
-        self._rows_of_step: list[int] = []
+        self._step_began: float | None = None
+        self._work_of_step: list[tuple[int, int]] = []
+        self._losses_of_step: list[tuple[Tensor, list[int]]] = []
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As `Trainer.train`; the progress bar ends also when an error does.
@@ -124,6 +127,13 @@ class PackedTrainer(Trainer):
 
     # ------------------------------------------------------------------------------------------- one step
 
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """The Trainer's, but batches stay on the CPU: they are cut into passes and laid out there, without
+        waiting for a GPU at each step of that."""
+        loader: Any = super().get_train_dataloader()
+        loader.device = None
+        return loader
+
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
@@ -133,29 +143,30 @@ class PackedTrainer(Trainer):
         the gradient is that of the whole batch however it is cut.
 
         Raises:
-            TrainingError: The loss is not finite; names the rows.
             ConfigError: A pass doesn't fit into memory; names the budget.
         """
-        started = time.perf_counter()
+        if self._step_began is None:
+            self._step_began = time.perf_counter()
         self._set_train_mode(model)
-        inputs = self._prepare_inputs(inputs)
         inputs["lengths"] = lengths = inputs["attention_mask"].sum(dim=1).tolist()
         members = by_group(inputs["lists"].tolist())
         total = num_items_in_batch or self._count_losses(inputs)
         plan = plan_batches([sum(lengths[row] for row in each) for each in members], self.options.max_tokens)
-        loss_of_batch = torch.zeros((), device=inputs["attention_mask"].device)
+        loss_of_batch = torch.zeros((), device=self.encoder.device)
         for number, chosen in enumerate(plan, start=1):
             batch = [row for each in chosen for row in members[each]]
             try:
                 with self._layers(), self._future():
-                    loss_of_batch += self._backward(model, inputs, batch, total, last=number == len(plan))
+                    loss = self._backward(model, inputs, batch, total, last=number == len(plan))
             except (RuntimeError, MemoryError) as error:
                 if is_out_of_memory(error):
                     raise out_of_memory(
                         [[0] * lengths[row] for row in batch], self.options.max_tokens
                     ) from error
                 raise
-        self.throughput.add(sum(lengths), inputs["attention_mask"].numel(), seconds_since(started))
+            loss_of_batch += loss
+            self._losses_of_step.append((loss, inputs["rows"][batch].tolist()))
+        self._work_of_step.append((sum(lengths), inputs["attention_mask"].numel()))
         return loss_of_batch
 
     def _count_losses(self, batch: dict[str, Any]) -> int:
@@ -222,15 +233,27 @@ class PackedTrainer(Trainer):
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """The gradient's norm, which the Trainer asks for before every optimiser step.
 
-        A finite loss can have a gradient that isn't; one step with it and the next checkpoint is worthless.
+        Here a GPU is waited for, once in a step. A finite loss can have a gradient that isn't; one step with
+        it and the next checkpoint is worthless.
 
         Raises:
-            TrainingError: It is not finite; names the rows. (In fp16 the gradient scaler skips such a step.)
+            TrainingError: A loss or the norm is not finite; names the rows. (In fp16 the gradient scaler
+                skips a step without a finite gradient.)
         """
         norm = super()._get_grad_norm(model, grad_norm)
+        losses, rows = zip(*self._losses_of_step, strict=True)
+        for value, of in zip(torch.stack(losses).tolist(), rows, strict=True):
+            if not math.isfinite(value):
+                raise self._not_finite("loss", of, value)
         if norm is not None and not self.args.fp16 and not math.isfinite(float(norm)):
-            raise self._not_finite("gradient", self._rows_of_step, float(norm))
+            raise self._not_finite("gradient", [row for of in rows for row in of], float(norm))
+        tokens, slots = map(sum, zip(*self._work_of_step, strict=True))
+        self.throughput.add(tokens, slots, time.perf_counter() - (self._step_began or 0.0))
+        self._forget_step()
         return norm
+
+    def _forget_step(self) -> None:
+        self._step_began, self._work_of_step, self._losses_of_step = None, [], []
 
     def _not_finite(self, what: str, rows: list[int], value: float) -> TrainingError:
         shown = ", ".join(map(str, rows[:20])) + (", ..." if len(rows) > 20 else "")
@@ -242,7 +265,7 @@ class PackedTrainer(Trainer):
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> int:
         """Losses in one optimiser step on this device; the loss is their mean."""
-        self._rows_of_step = [int(row) for batch in batch_samples for row in batch["rows"]]
+        self._forget_step()
         return sum(self._count_losses(batch) for batch in batch_samples)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:

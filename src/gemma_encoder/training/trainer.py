@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from torch.utils.checkpoint import get_device_states, set_device_states
 
 from ..encoder import Encoder
 from ..evaluation.metrics import compute_metrics
-from ..packing import plan_batches
+from ..packing import moved, plan_batches
 from ..scoring import score_token_ids
 from ..tasks import Task
 from .arguments import EncoderTrainingArguments
@@ -84,7 +83,7 @@ class EncoderTrainer(PackedTrainer):
         order = [row for part in parts for row in part]
         states, scores = [], []
         for part in parts:
-            states.append(_random_state(inputs["input_ids"]))
+            states.append(_random_state(self.encoder.device))
             with torch.no_grad(), self.compute_loss_context_manager():
                 scores.append(self._output(model, inputs, part))
         logits = torch.cat(scores).requires_grad_()
@@ -100,11 +99,8 @@ class EncoderTrainer(PackedTrainer):
         return loss.detach()
 
     def _loss(self, logits: Tensor, inputs: dict[str, Any], rows: list[int], total: Any) -> Tensor:
-        labels, lists, kind = inputs["labels"][rows], inputs["lists"][rows], self.options.ranking_loss
-        loss = self.encoder.loss(logits, labels, "sum", lists, kind) / total
-        if not math.isfinite(loss.item()):
-            raise self._not_finite("loss", inputs["rows"][rows].tolist(), loss.item())
-        return loss
+        labels, lists = (moved(inputs[name][rows], logits.device) for name in ("labels", "lists"))
+        return self.encoder.loss(logits, labels, "sum", lists, self.options.ranking_loss) / total
 
     # ----------------------------------------------------------------------------------------- evaluation
 
@@ -145,9 +141,9 @@ class EncoderTrainer(PackedTrainer):
 _RandomState = tuple[Tensor, list[int], list[Tensor]]
 
 
-def _random_state(where: Tensor) -> _RandomState:
-    """Of the CPU, and of the tensor's GPU."""
-    return torch.get_rng_state(), *get_device_states(where)
+def _random_state(device: torch.device) -> _RandomState:
+    """Of the CPU, and of the device if it is a GPU."""
+    return torch.get_rng_state(), *get_device_states(torch.empty(0, device=device))
 
 
 def _set_random_state(state: _RandomState) -> None:

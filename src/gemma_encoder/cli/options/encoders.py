@@ -115,7 +115,7 @@ class ComputeOptions:
         device: auto (the GPU if there is one), cpu, cuda or cuda:N.
         dtype: Type of the backbone's weights; bfloat16 is about twice as fast and a little less exact.
         compile_layers: Compute the layers by compiled code, which is faster and takes seconds to make. If not
-            given: on a CPU with a C++ compiler, from where so much has been scored that it pays.
+            given: where that is possible, from where so much has been scored that it pays.
     """
 
     max_tokens: int = 4096

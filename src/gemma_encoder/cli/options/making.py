@@ -200,7 +200,7 @@ class TrainingOptions:
             only.
         eval_max_tokens: The same while evaluating.
         compile_layers: Compute the layers by compiled code, which is faster and takes up to half a minute to
-            make. If not given: on a CPU with a C++ compiler, if what is left after a few steps is worth it.
+            make. If not given: where that is possible, if what is left after a few steps is worth it.
         layout: Packed if not given, or for a comparison padded, by stock attention; what is learnt is the
             same.
         padding_side: Where the padded layout has its padding.
