@@ -154,7 +154,8 @@ def _draw(result: dict[str, Any], path: Path) -> None:
     lengths = [each["length"] for each in by_length]
     token.plot(lengths, [each["microseconds_a_token"] for each in by_length], marker="o", color="C2")
     seconds.set(title="Time", xlabel="rows", ylabel="seconds", xscale="log", yscale="log")
-    memory.set(title="Most memory", xlabel="rows", ylabel="MiB", xscale="log", ylim=(0, None))
+    most = max((each["peak_mib"] for each in result["by_rows"]), default=1)
+    memory.set(title="Most memory", xlabel="rows", ylabel="MiB", xscale="log", ylim=(0, 1.2 * most))
     token.set(
         title="Time of a token",
         xlabel="tokens of a text",
@@ -164,7 +165,7 @@ def _draw(result: dict[str, Any], path: Path) -> None:
     )
     if result["by_rows"]:
         seconds.legend()
-        memory.legend()
+        memory.legend(loc="lower left")
     figure.savefig(path)
 
 
