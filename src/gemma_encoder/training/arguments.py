@@ -111,9 +111,8 @@ class EncoderTrainingArguments(TrainingArguments):
     restore_callback_states_from_checkpoint: bool = True
     seed: int = 0
     remove_unused_columns: bool = False
-    logging_nan_inf_filter: bool = (
-        False  # a loss that isn't finite ends the run; to look for it waits for a GPU
-    )
+    # A loss that isn't finite ends the run, and to look for it once more would wait for a GPU.
+    logging_nan_inf_filter: bool = False
     # Every trained parameter takes part in every pass; looking for unused ones would cost time for nothing.
     ddp_find_unused_parameters: bool | None = False
     use_cpu: bool = field(default_factory=lambda: not torch.accelerator.is_available())
