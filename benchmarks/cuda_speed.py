@@ -43,7 +43,7 @@ from gemma_encoder.encoder import Encoder
 from gemma_encoder.errors import first_line
 from gemma_encoder.json_files import write_json
 from gemma_encoder.machine import hardware, versions
-from gemma_encoder.packing import plan_batches
+from gemma_encoder.packing import moved, plan_batches
 from gemma_encoder.scoring import pool_token_ids
 from gemma_encoder.speed.clock import seconds
 from gemma_encoder.speed.limit import Products
@@ -496,8 +496,9 @@ class _Padded(_Model):
         self.encoder.stock_backbone.set_attn_implementation(self.attention)
 
     def pooled(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        device = self.encoder.device
         states = self.encoder.backbone(
-            input_ids=input_ids, attention_mask=attention_mask, use_cache=False
+            input_ids=moved(input_ids, device), attention_mask=moved(attention_mask, device), use_cache=False
         ).last_hidden_state
         return self.encoder.pooler(states, attention_mask)
 

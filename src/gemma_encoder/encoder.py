@@ -454,7 +454,7 @@ class Encoder(nn.Module):
             Logits `[B, num_labels]`, pooled vectors `[B, D]`, and the mean loss if labels are given.
         """
         states = self.encode_tokens(input_ids, attention_mask, fill=self.device.type == "cpu")
-        pooled = self.pooler(states, moved(attention_mask, states.device))
+        pooled = self.pooler(states, attention_mask)
         logits = self.head(pooled)
         labels, lists = (None if each is None else moved(each, logits.device) for each in (labels, lists))
         loss = None if labels is None else self.loss(logits, labels, lists=lists)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import ConfigError, DataError
+from .packing import moved
 from .precision import Float32Module, autocast_off
 
 PoolingKind = Literal["mean", "first_k", "last_k", "mean_last", "attention"]
@@ -142,15 +143,16 @@ class Pooler(Float32Module):
 
         Args:
             hidden: `[B, S, H]`, any floating type. Values under padding don't matter.
-            mask: `[B, S]`, bool or integer, non-zero = real token; padding on any side.
+            mask: `[B, S]`, bool or integer, non-zero = real token; padding on any side. On the CPU or where
+                the token states are.
 
         Returns:
             `[B, output_size]`, float32.
 
         Raises:
-            DataError: A text has no token. Looked for on CPU only, where it costs nothing; on a GPU the check
-                would wait for the queue, and in an exported model there is no place for it. The result of
-                such a row means nothing.
+            DataError: A text has no token. Looked for in a mask on the CPU only, where it costs nothing; on a
+                GPU the check would wait for the queue, and in an exported model there is no place for it. The
+                result of such a row means nothing.
         """
         mask = mask.bool()
         looked_for = mask.device.type == "cpu" and not torch.compiler.is_exporting()
@@ -162,7 +164,7 @@ class Pooler(Float32Module):
                 fix="give every text a BOS or EOS token",
             )
         with autocast_off(hidden.device.type):
-            return self._pool(hidden, mask)
+            return self._pool(hidden, moved(mask, hidden.device))
 
     def _pool(self, hidden: Tensor, mask: Tensor) -> Tensor:
         raise NotImplementedError
