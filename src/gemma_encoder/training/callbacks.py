@@ -23,7 +23,7 @@ class Throughput:
     Attributes:
         tokens: Real tokens trained on.
         slots: Tokens the same batches would have had, padded to their longest row.
-        seconds: Time in forward and backward passes.
+        seconds: Time in forward and backward passes, until the gradient's norm is known.
     """
 
     tokens: int = 0

@@ -10,7 +10,7 @@ import pickle
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,23 @@ class Trainable(nn.Module):
         self.encoder.activation_checkpointing_enable(**options)
 
     gradient_checkpointing_enable = activation_checkpointing_enable  # its name before transformers 5.22
+
+
+@dataclass
+class _Step:
+    """What an optimiser step has computed so far.
+
+    Attributes:
+        began: `time.perf_counter()` when its batches were there.
+        tokens: Real tokens.
+        slots: Tokens with the batches' padding.
+        losses: Of each pass, with the numbers of its rows; on a GPU perhaps not computed yet.
+    """
+
+    began: float = field(default_factory=time.perf_counter)
+    tokens: int = 0
+    slots: int = 0
+    losses: list[tuple[Tensor, list[int]]] = field(default_factory=list)
 
 
 class PackedTrainer(Trainer):
@@ -108,9 +125,7 @@ class PackedTrainer(Trainer):
             self.add_callback(self.average)
         self.compiled_layers: CompiledLayers | None = None
         self._settings: dict[str, str] = {}  # what must be the same for a run to go on; a subclass's
-        self._step_began: float | None = None
-        self._work_of_step: list[tuple[int, int]] = []
-        self._losses_of_step: list[tuple[Tensor, list[int]]] = []
+        self._step = _Step()
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As `Trainer.train`; the progress bar ends also when an error does.
@@ -145,8 +160,6 @@ class PackedTrainer(Trainer):
         Raises:
             ConfigError: A pass doesn't fit into memory; names the budget.
         """
-        if self._step_began is None:
-            self._step_began = time.perf_counter()
         self._set_train_mode(model)
         inputs["lengths"] = lengths = inputs["attention_mask"].sum(dim=1).tolist()
         members = by_group(inputs["lists"].tolist())
@@ -165,8 +178,9 @@ class PackedTrainer(Trainer):
                     ) from error
                 raise
             loss_of_batch += loss
-            self._losses_of_step.append((loss, inputs["rows"][batch].tolist()))
-        self._work_of_step.append((sum(lengths), inputs["attention_mask"].numel()))
+            self._step.losses.append((loss, inputs["rows"][batch].tolist()))
+        self._step.tokens += sum(lengths)
+        self._step.slots += inputs["attention_mask"].numel()
         return loss_of_batch
 
     def _count_losses(self, batch: dict[str, Any]) -> int:
@@ -241,19 +255,15 @@ class PackedTrainer(Trainer):
                 skips a step without a finite gradient.)
         """
         norm = super()._get_grad_norm(model, grad_norm)
-        losses, rows = zip(*self._losses_of_step, strict=True)
+        step = self._step
+        losses, rows = zip(*step.losses, strict=True)
         for value, of in zip(torch.stack(losses).tolist(), rows, strict=True):
             if not math.isfinite(value):
                 raise self._not_finite("loss", of, value)
         if norm is not None and not self.args.fp16 and not math.isfinite(float(norm)):
             raise self._not_finite("gradient", [row for of in rows for row in of], float(norm))
-        tokens, slots = map(sum, zip(*self._work_of_step, strict=True))
-        self.throughput.add(tokens, slots, time.perf_counter() - (self._step_began or 0.0))
-        self._forget_step()
+        self.throughput.add(step.tokens, step.slots, time.perf_counter() - step.began)
         return norm
-
-    def _forget_step(self) -> None:
-        self._step_began, self._work_of_step, self._losses_of_step = None, [], []
 
     def _not_finite(self, what: str, rows: list[int], value: float) -> TrainingError:
         shown = ", ".join(map(str, rows[:20])) + (", ..." if len(rows) > 20 else "")
@@ -264,8 +274,8 @@ class PackedTrainer(Trainer):
         )
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> int:
-        """Losses in one optimiser step on this device; the loss is their mean."""
-        self._forget_step()
+        """Losses in one optimiser step on this device, which begins here; the loss is their mean."""
+        self._step = _Step()
         return sum(self._count_losses(batch) for batch in batch_samples)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
