@@ -37,7 +37,7 @@ from torch import Tensor
 from transformers import AutoModel, Gemma2Config, Gemma3TextConfig
 
 from gemma_encoder.cli.common import quiet_libraries
-from gemma_encoder.compiling import compiled_layers, parameters_of_layers
+from gemma_encoder.compiling import CompiledLayers, compiled_layers, parameters_of_layers
 from gemma_encoder.decoders import Decoder
 from gemma_encoder.encoder import Encoder
 from gemma_encoder.errors import first_line
@@ -471,8 +471,12 @@ class _Packed(_Model):
     def prepare(self) -> None:
         self.encoder.layout, self.encoder.requested_backend = "packed", self.backend
 
+    @property
+    def compiled_layers(self) -> CompiledLayers | None:
+        return compiled_layers(self.encoder.backbone) if self.compiled else None
+
     def layers(self) -> Any:
-        return compiled_layers(self.encoder.backbone).in_use() if self.compiled else nullcontext()
+        return self.compiled_layers.in_use() if self.compiled_layers else nullcontext()
 
     def pooled(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         states = self.encoder.encode_tokens(input_ids, attention_mask)
@@ -481,8 +485,7 @@ class _Packed(_Model):
     def score(self, rows: Rows, budget: int) -> np.ndarray:
         """Pooled vectors of all rows, as the package scores them."""
         self.prepare()
-        with self.layers():
-            return pool_token_ids(self.encoder, rows, budget)
+        return pool_token_ids(self.encoder, rows, budget, layers=self.compiled_layers)
 
 
 class _Padded(_Model):

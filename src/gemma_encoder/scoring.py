@@ -78,10 +78,12 @@ def score_token_ids(
     return _in_passes(encoder, ids, max_tokens, budget, width, "logits", layers)
 
 
-def pool_token_ids(encoder: Encoder, ids: Sequence[Sequence[int]], max_tokens: int) -> np.ndarray:
+def pool_token_ids(
+    encoder: Encoder, ids: Sequence[Sequence[int]], max_tokens: int, *, layers: CompiledLayers | None = None
+) -> np.ndarray:
     """As `score_token_ids`, but the pooled vectors in front of the head: float32 `[N, D]`."""
     width = encoder.pooler.output_size
-    return _in_passes(encoder, ids, max_tokens, "max_tokens", width, "pooled")
+    return _in_passes(encoder, ids, max_tokens, "max_tokens", width, "pooled", layers)
 
 
 def score(
