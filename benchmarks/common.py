@@ -43,12 +43,15 @@ def add_data_dir(parser: argparse.ArgumentParser) -> None:
 
 
 def exit_status(main: Callable[[], object]) -> int:
-    """Run a benchmark; a user's mistake is one line and exit status 2."""
+    """Run a benchmark; a user's mistake is one line and exit status 2, Ctrl+C one and 130."""
     try:
         main()
     except GemmaEncoderError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     return 0
 
 

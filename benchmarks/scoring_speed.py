@@ -97,8 +97,8 @@ def main(argv: Sequence[str] | None = None, *, decoder: Decoder | None = None) -
                 tell=lambda line, name=name: print(f"{name}, {line}", file=sys.stderr, flush=True),
             )
             result[name] = _shown(name, speed, settings, options.plot)
-    if options.out:
-        write_json(options.out, result)
+            if options.out:  # a run that is cut off leaves what it measured
+                write_json(options.out, result)
     return result
 
 

@@ -111,6 +111,27 @@ def test_scoring_speed_goes_through_its_workloads(collection, tmp_path):
     assert any("WNLI" in name for name in bundled), "without a folder the result must say that it isn't MRPC"
 
 
+def test_scoring_speed_cut_off_leaves_the_workloads_before(collection, tmp_path, monkeypatch, capsys):
+    whole, measured = scoring_speed.measure, []
+
+    def measure(*args, **options):
+        if measured:
+            raise KeyboardInterrupt
+        measured.append(1)
+        return whole(*args, **options)
+
+    monkeypatch.setattr(scoring_speed, "measure", measure)
+    arguments = [
+        *(*TINY, "--rows", "3", "--rounds", "1", "--dtypes", "float32", "--no-compile-layers", "--no-alone"),
+        *("--collection", str(collection), "--run", str(collection / "all.trec")),
+        *("--contenders", "padded", "--out", str(tmp_path / "speed.json")),
+    ]
+    status = common.exit_status(lambda: scoring_speed.main(arguments, decoder=tiny_decoder("gemma3")))
+    assert status == 130 and capsys.readouterr().err.endswith("interrupted\n")
+    kept = json.loads((tmp_path / "speed.json").read_text())
+    assert "queries" in kept and "mixed" not in kept
+
+
 def test_growth_runs_verbs_and_lengths(tmp_path):
     encoder = Encoder.from_decoder(
         tiny_decoder("llama"),
