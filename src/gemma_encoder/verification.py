@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,8 +21,6 @@ from .receptive import assert_policy
 if TYPE_CHECKING:
     from .encoder import Encoder
     from .encoder_config import EncoderConfig
-
-logger = logging.getLogger(__name__)
 
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}
 """Largest difference of packed and padded states, relative to their norm, by the type of the weights."""
@@ -142,8 +139,8 @@ def assert_adapted(encoder: Encoder) -> None:
     Each must attend as the policy says, and both must give the same states. If only some layers are
     bidirectional, which the padded layout can't compute, that is measured with all of them bidirectional, and
     what was asked for in the packed layout alone. The encoder's layout is the same afterwards. Layouts that
-    disagree are measured once more: modelling code disagrees every time, a machine's fault (seen once in some
-    hundred loads) doesn't.
+    disagree are measured once more, only to tell a family whose code disagrees every time from a difference
+    that comes and goes.
 
     Args:
         encoder: A freshly adapted encoder.
@@ -161,12 +158,13 @@ def assert_adapted(encoder: Encoder) -> None:
     disagreement = _disagreement(encoder, check_policy=True)
     if disagreement is None:
         return
-    if _disagreement(encoder) is not None:
-        raise disagreement
-    logger.warning(
-        "%s; measured again they agree. The machine computes differently from one time to the next",
-        disagreement.what,
-    )
+    if _disagreement(encoder) is None:
+        raise AttentionError(
+            f"{disagreement.what}; measured again they agree",
+            where=disagreement.where,
+            fix="run it once more; if it comes back, report it with your machine and versions",
+        )
+    raise disagreement
 
 
 def _disagreement(encoder: Encoder, *, check_policy: bool = False) -> AttentionError | None:
