@@ -10,6 +10,12 @@ Contenders, each a real run of its Trainer on rows of the same token ids:
     HF Trainer       AutoModelForSequenceClassification (causal, last token), padded to the longest row
     HF, by length    the same, with batches of rows of similar length
 
+With `--train-embeddings` all train the token embeddings, too, ours by the rows of tokens that occur in the
+data, and there are two more:
+
+    every row        this package, compiled; the embedding table learns as it is, whole
+    frozen           this package, compiled, token embeddings frozen
+
 A step is collation, forward, backward, clipping and AdamW. In each round every contender takes `--steps`
 steps behind one that isn't timed; rows are drawn with the round's seed, the same for all but the last
 contender. Only real tokens count. float32 is plain float32; bfloat16 is what training uses: float32 weights
@@ -25,6 +31,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -47,6 +55,7 @@ from gemma_encoder.tasks import TaskData
 from gemma_encoder.text import TextConfig
 from gemma_encoder.training.arguments import EncoderTrainingArguments
 from gemma_encoder.training.collation import TokenizedRows
+from gemma_encoder.training.embeddings import occurring, only_rows_of
 from gemma_encoder.training.parameters import set_trainable
 from gemma_encoder.training.trainer import EncoderTrainer
 
@@ -54,6 +63,7 @@ from .common import Comparison, add_common_options, add_data_dir, exit_status, p
 
 LAYOUTS: tuple[Layout, ...] = ("packed", "padded")
 UNCOMPILED, STOCK, BY_LENGTH = "not compiled", "HF Trainer", "HF, by length"
+EVERY_ROW, FROZEN = "every row", "frozen"
 TOLERANCE = 1e-3
 
 
@@ -77,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     facts = {
         "model": runs.encoder.config.decoder,
         "attention, pooling": f"{runs.encoder.config.attention}, {runs.encoder.config.pooling.kind}",
-        "token embeddings": "trained" if options.train_embeddings else "frozen, in all contenders",
+        "token embeddings": runs.embeddings(),
         "data": f"{source}, {options.batch_size} rows a step, {options.steps} steps a round",
         "padding": "; ".join(f"{name} {share:.0%}" for name, share in runs.padding().items()),
         "largest difference of our layouts' scores in float32, share of their spread": f"{difference:.1e}",
@@ -110,7 +120,6 @@ class _Runs:
             text=TextConfig(template=data.task.template),
             labels=data.task.labels,
         )
-        set_trainable(self.encoder, "full", train_embeddings=options.train_embeddings)
         self.rows = TokenizedRows(self.encoder, data.train)
         self.contenders: dict[str, Callable[[str, int], float]] = {
             "packed": lambda dtype, number: self._ours("packed", "packed", dtype, number),
@@ -119,6 +128,9 @@ class _Runs:
             STOCK: lambda dtype, number: self._stock(STOCK, dtype, number),
             BY_LENGTH: lambda dtype, number: self._stock(BY_LENGTH, dtype, number),
         }
+        if options.train_embeddings:
+            for name in (EVERY_ROW, FROZEN):
+                self.contenders[name] = partial(self._ours, name, "packed")
         self._padding: dict[str, list[float]] = {}
 
     def batch(self) -> dict[str, Tensor]:
@@ -126,9 +138,17 @@ class _Runs:
         chosen = random.Random(0).sample(range(len(self.rows)), min(self.options.batch_size, len(self.rows)))
         return self.encoder.collate([self.rows.input_ids[row] for row in chosen])
 
+    def embeddings(self) -> str:
+        """Which token embeddings learn, in words."""
+        if not self.options.train_embeddings:
+            return "frozen, in all contenders"
+        vocabulary = self.encoder.stock_backbone.get_input_embeddings().num_embeddings
+        ours = len(occurring(self.encoder, self.rows.input_ids))
+        return f"trained; ours {ours:,} rows of {vocabulary:,}, but where the name says otherwise"
+
     def padding(self) -> dict[str, float]:
         """Share of padding in each contender's batches, median of the rounds."""
-        packed = ("packed", UNCOMPILED)
+        packed = ("packed", UNCOMPILED, EVERY_ROW, FROZEN)
         return {name: median(shares) for name, shares in self._padding.items() if name not in packed}
 
     def _settings(self, scratch: str, dtype: str, number: int) -> dict[str, Any]:
@@ -149,11 +169,15 @@ class _Runs:
 
     def _ours(self, name: str, layout: Layout, dtype: str, number: int) -> float:
         self.encoder.layout = layout
-        with tempfile.TemporaryDirectory() as scratch:
+        trained = self.options.train_embeddings and name != FROZEN
+        set_trainable(self.encoder, "full", train_embeddings=trained)
+        by_rows = trained and name != EVERY_ROW
+        table = only_rows_of(self.encoder, self.rows.input_ids) if by_rows else nullcontext()
+        with tempfile.TemporaryDirectory() as scratch, table:
             args = EncoderTrainingArguments(
                 **self._settings(scratch, dtype, number),
                 load_best_model_at_end=False,
-                compile_layers=name == "packed" and why_not_compiled() is None,
+                compile_layers=name in ("packed", EVERY_ROW, FROZEN) and why_not_compiled() is None,
             )
             trainer = EncoderTrainer(self.encoder, args, self.data.task, self.rows, self.rows)
             return self._timed(name, trainer)

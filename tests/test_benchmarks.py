@@ -75,6 +75,7 @@ def test_training_speed_runs_every_trainer(decoder_folder, tmp_path, monkeypatch
     )
     result = json.loads(out.read_text())
     others = ["not compiled", "padded", "HF Trainer", "HF, by length"]
+    others += ["every row", "frozen"] if more else []
     assert [(each["dtype"], each["reference"]["name"]) for each in result["comparisons"]] == [
         (dtype, name) for dtype in ("float32", "bfloat16") for name in others
     ]
