@@ -139,6 +139,21 @@ def test_what_a_reader_must_know_is_noted():
     assert not any("same learning rate" in note for note in notes)
 
 
+def test_unlike_machines_are_noted():
+    records = records_of(PLAN, RIGHT)
+    assert not any("machines" in note for note in analyse(PLAN, records, REPORT_ROWS).notes)
+    assert "machine" not in analyse(PLAN, records, REPORT_ROWS).trials[0]
+    last = records[-1].result
+    slow = replace(last, environment={"cpu": "Xeon", "cores": "2", "threads": "1", "gpu": "None"})
+    fast = replace(last, environment={"cpu": "Xeon", "cores": "16", "threads": "1", "gpu": "H100"})
+    records = [replace(each, result=slow if each.number else fast) for each in records]
+    found = analyse(PLAN, records, REPORT_ROWS)
+    where = f"{len(records) - 1} on Xeon, 1 of 2 cores; 1 on H100"
+    assert any(where in note and "tokens/s" in note for note in found.notes)
+    assert {row["machine"] for row in found.trials} == {"Xeon, 1 of 2 cores", "H100"}
+    assert records[0].to_row()["machine"] == "H100"
+
+
 def test_nothing_yet_is_a_report_too():
     found = analyse(PLAN, [], {})
     assert found.answer == ["No arm can be compared with the baseline yet."]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
@@ -363,6 +364,15 @@ def _notes(plan: StudyPlan, records: Sequence[Record], rows: Mapping[str, Report
     missing = sum(each.state in ("waiting", "running") for each in records)
     if missing:
         notes.append(f"{missing} trials have not ended; the results are of those that have.")
+    machines = Counter(each.result.machine for each in records if each.result and each.key.stage == "report")
+    if len(machines) > 1:
+        where = "; ".join(
+            f"{number} on {name or 'an unknown one'}" for name, number in machines.most_common()
+        )
+        notes.append(
+            f"Trials of the report ran on different machines ({where}), so minutes, tokens/s and memory "
+            "compare unlike things."
+        )
     for task, of in rows.items():
         if of.note:
             notes.append(f"{task} is judged by {of.note}: not the official split.")
@@ -421,6 +431,8 @@ def _trials(records: Sequence[Record]) -> list[Mapping[str, Any]]:
         rows.append(row)
     columns = dict.fromkeys(name for row in rows for name in row)
     said = [name for name in columns if any(row.get(name) not in (None, "") for row in rows)]
+    if len({row.get("machine") for row in rows} - {""}) < 2:
+        said = [name for name in said if name != "machine"]
     return [{name: row.get(name) for name in said} for row in rows]
 
 

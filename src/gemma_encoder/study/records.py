@@ -52,6 +52,14 @@ class TrialResult:
     command: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def machine(self) -> str:
+        """What it ran on: the GPU, or the processor and how many of its cores; empty if that isn't known."""
+        gpu, cpu = (self.environment.get(name, "None") for name in ("gpu", "cpu"))
+        if gpu != "None" or cpu == "None":
+            return gpu.replace("None", "")
+        return f"{cpu}, {self.environment.get('threads')} of {self.environment.get('cores')} cores"
+
     def to_json(self) -> dict[str, Any]:
         """As JSON has it; scores are packed."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
@@ -146,6 +154,7 @@ class Record:
         for part in ("selection", "report"):
             metrics = (getattr(result, part) if result else None) or {}
             row |= {f"{part}.{name}": value for name, value in metrics.items()}
+        row["machine"] = result.machine if result else ""
         return {**row, "worker": self.worker, "seconds": round(self.seconds, 1)}
 
 
