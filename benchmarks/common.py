@@ -33,7 +33,7 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--give-memory-back",
         action="store_true",
-        help="leave malloc as it is; by default it keeps freed memory, as on the command line",
+        help="leave malloc of this process as it is; else it keeps freed memory, as on the command line",
     )
 
 
@@ -58,6 +58,11 @@ def exit_status(main: Callable[[], object]) -> int:
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the options, and set malloc as they say, for all contenders alike."""
     options = parser.parse_args(argv)
+    for name in ("rounds", "steps", "rows", "batch_size", "max_tokens", "queries", "depth"):
+        if getattr(options, name, 1) < 1:
+            parser.error(f"--{name.replace('_', '-')} is at least 1")
+    if torch.device(options.device).type == "cuda" and not torch.cuda.is_available():
+        parser.error("there is no GPU here: give --device cpu")
     if not options.give_memory_back:
         keep_freed_memory()
     return options
@@ -132,7 +137,12 @@ def rates_of(
 def report(
     title: str, facts: dict[str, Any], comparisons: Sequence[Comparison], out: Path | None
 ) -> dict[str, Any]:
-    """Print a Markdown table for each pair of contenders, write JSON, and return what was written."""
+    """Print a Markdown table for each pair of contenders, write JSON, and return what was written.
+
+    Without any comparison nothing is printed, written or in what is returned.
+    """
+    if not comparisons:
+        return {}
     result = {"benchmark": title, **facts, "comparisons": [each.to_dict() for each in comparisons]}
     print(f"\n{title}")
     for name, value in facts.items():

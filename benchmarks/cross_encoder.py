@@ -60,7 +60,7 @@ def open_both(folder: str, dtype: str, options: argparse.Namespace) -> tuple[Enc
         folder,
         dtype=DTYPES[dtype],
         device=options.device,
-        compile_layers=options.compile_layers and why_not_compiled() is None,
+        compile_layers=options.compile_layers and why_not_compiled(options.device) is None,
     )
     return ours, CrossEncoder(folder, device=options.device, model_kwargs={"dtype": DTYPES[dtype]})
 
@@ -78,13 +78,13 @@ def facts_of(ours: Encoder, theirs: CrossEncoder, lengths: list[int]) -> dict[st
 
 def settings_of(options: argparse.Namespace, differences: Sequence[float]) -> dict[str, Any]:
     """How close the scores were in each precision, the settings and the machine."""
-    each = zip(options.dtypes, differences, strict=True)
+    each = zip(options.dtypes[: len(differences)], differences, strict=True)
     return {
         "largest difference of scores, share of their spread": ", ".join(
             f"{dtype} {difference:.1e}" for dtype, difference in each
         ),
         "settings": f"CrossEncoder batch_size {options.batch_size}, ours max_tokens {options.max_tokens}",
-        "layers": layers(options.compile_layers),
+        "layers": layers(options.compile_layers, options.device),
         "machine": machine(options.device),
     }
 

@@ -26,6 +26,7 @@ from typing import Any
 from gemma_encoder.errors import ConfigError
 from gemma_encoder.json_files import write_json
 from gemma_encoder.ranking.collection import Corpus, find_file, read_queries
+from gemma_encoder.speed.report import machine
 from gemma_encoder.tasks.sources import bundled_folder
 
 from .common import exit_status
@@ -51,9 +52,12 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--out", type=Path, help="write the result as JSON to this file")
     parser.add_argument("--plot", type=Path, help="draw all into this file, e.g. growth.svg")
     options = parser.parse_args(argv)
+    result = {"benchmark": "growth", **vars(options), "machine": machine("cpu"), "by_rows": []}
     with tempfile.TemporaryDirectory() as scratch:
-        rows = [_in_process(verb, options, count, Path(scratch)) for count in options.rows for verb in VERBS]
-    result = {"benchmark": "growth", **vars(options), "by_rows": rows}
+        for count, verb in itertools.product(options.rows, VERBS):
+            result["by_rows"].append(_in_process(verb, options, count, Path(scratch)))
+            if options.out:  # a run that is cut off leaves what it measured
+                write_json(options.out, result)
     if options.lengths:
         result["by_length"] = _by_length(options)
     if options.out:
@@ -102,7 +106,8 @@ def _in_process(verb: str, options: argparse.Namespace, count: int, scratch: Pat
     said = process.stderr.read()
     _, status, usage = os.wait4(process.pid, 0)
     if status:
-        raise ConfigError(f"{verb} failed: {said.strip().splitlines()[-1]}", fix="give a folder of pairs")
+        last = (said.strip().splitlines() or ["it said nothing"])[-1]
+        raise ConfigError(f"{verb} failed with status {status}: {last}", fix="give a folder of pairs")
     seconds = time.perf_counter() - start
     unit = 2**20 if sys.platform == "darwin" else 2**10
     found = {"verb": verb, "rows": count, "seconds": seconds, "peak_mib": usage.ru_maxrss / unit}

@@ -36,6 +36,7 @@ from gemma_encoder.errors import ConfigError
 from gemma_encoder.onednn import through_onednn
 from gemma_encoder.packing import plan_batches
 from gemma_encoder.speed.clock import seconds
+from gemma_encoder.speed.measuring import ScoresDifferError
 from gemma_encoder.speed.report import machine
 
 from .common import (
@@ -92,24 +93,26 @@ def main(argv: Sequence[str] | None = None, *, decoder: Decoder | None = None) -
             files[kind] = Path(scratch) / f"{kind}.gguf"
             write_gguf(encoder, files[kind], kind)
         exact = pool_ours(encoder, ids, options.max_tokens)
-        for dtype in options.dtypes:
-            encoder.to(DTYPES[dtype])
-            contenders: dict[str, Pool] = {"ours": partial(pool_ours, encoder, ids, options.max_tokens)}
-            for kind in FORMATS[dtype]:
-                contenders[f"llama.cpp {kind}"] = fastest(
-                    LlamaCpp(files[kind], ids, repack=not options.no_repack)
-                )
-            for name, pool in contenders.items():
-                least = float(cosines(pool(), exact).min())
-                facts[f"least cosine with float32, {name} in {dtype}"] = f"{least:.5f}"
-                if dtype == "float32" and least < SAME:
-                    raise AssertionError(f"{name} computes other vectors: cosine {least:.6f}")
-            rates = rates_of(contenders, len(ids), "rows/s", dtype, options)
-            ours = rates.pop("ours")
-            comparisons += [
-                Comparison(dtype, "rows/s", ("ours", ours), (name, others)) for name, others in rates.items()
-            ]
-    return report("pooled vectors", {**facts, "machine": machine("cpu")}, comparisons, options.out)
+        try:
+            for dtype in options.dtypes:
+                encoder.to(DTYPES[dtype])
+                contenders: dict[str, Pool] = {"ours": partial(pool_ours, encoder, ids, options.max_tokens)}
+                for kind in FORMATS[dtype]:
+                    contenders[f"llama.cpp {kind}"] = fastest(
+                        LlamaCpp(files[kind], ids, repack=not options.no_repack)
+                    )
+                for name, pool in contenders.items():
+                    least = float(cosines(pool(), exact).min())
+                    facts[f"least cosine with float32, {name} in {dtype}"] = f"{least:.5f}"
+                    if dtype == "float32" and least < SAME:
+                        raise ScoresDifferError(f"{name} computes other vectors: cosine {least:.6f}")
+                rates = rates_of(contenders, len(ids), "rows/s", dtype, options)
+                ours = ("ours", rates.pop("ours"))
+                comparisons += [Comparison(dtype, "rows/s", ours, other) for other in rates.items()]
+        finally:  # a run that is cut off leaves the precisions it has measured
+            facts["machine"] = machine("cpu")
+            result = report("pooled vectors", facts, comparisons, options.out)
+    return result
 
 
 def cosines(found: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -36,6 +36,7 @@ from gemma_encoder.ranking.collection import Corpus, find_file, read_queries
 from gemma_encoder.ranking.learning import RANKING
 from gemma_encoder.ranking.lists import CandidateList
 from gemma_encoder.ranking.run_lists import RunLists
+from gemma_encoder.speed.measuring import ScoresDifferError
 
 from .common import Comparison, add_common_options, exit_status, parse, rates_of, report
 from .cross_encoder import (
@@ -72,13 +73,29 @@ def main(argv: Sequence[str] | None = None, *, decoder: Decoder | None = None) -
             "there is nothing to re-rank: give --collection FOLDER, a collection as BEIR lays it out "
             "(corpus.jsonl and queries.jsonl, both with _id and text), and --run FILE if you have one"
         )
-    if min(options.queries, options.depth, options.rounds) < 1:
-        parser.error("--queries, --depth and --rounds are at least 1")
 
     lists, source, repeated = _lists(options)
     with tempfile.TemporaryDirectory() as scratch:
         folder = folder_of(options, decoder, RANKING, scratch)
-        results = [_compare(folder, lists, dtype, options) for dtype in options.dtypes]
+        results: list[Any] = []
+        try:
+            for dtype in options.dtypes:
+                results.append(_compare(folder, lists, dtype, options))
+        finally:  # a run that is cut off leaves the precisions it has measured
+            result = _reported(results, lists, source, repeated, options)
+    return result
+
+
+def _reported(
+    results: Sequence[Any],
+    lists: Sequence[CandidateList],
+    source: str,
+    repeated: int,
+    options: argparse.Namespace,
+) -> dict[str, Any]:
+    """What of each precision was measured, printed and written."""
+    if not results:
+        return {}
     encoder_facts, comparisons, differences = zip(*results, strict=True)
     counts = [len(each) for each in lists]
     of_each = f"{counts[0]}" if len({*counts}) == 1 else f"{min(counts)} to {max(counts)}"
@@ -190,7 +207,7 @@ def _same_best(ours: np.ndarray, theirs: np.ndarray, lists: Sequence[CandidateLi
         end = start + len(each)
         mine, other = (np.argsort(-scores[start:end], kind="stable")[:TOP] for scores in (ours, theirs))
         if not np.array_equal(mine, other):
-            raise AssertionError(
+            raise ScoresDifferError(
                 f"query {each.query_id!r} has other {TOP} best documents: ours {mine.tolist()}, "
                 f"CrossEncoder's {other.tolist()}"
             )

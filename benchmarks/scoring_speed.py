@@ -86,19 +86,24 @@ def main(argv: Sequence[str] | None = None, *, decoder: Decoder | None = None) -
         folder = options.folder or _new_encoder(decoder or options.model, options.seed, scratch)
         for name, pairs in workloads(options).items():
             chosen = random.Random(options.seed).sample(pairs, min(options.rows, len(pairs)))
-            speed = measure(
-                folder,
-                chosen,
-                dtypes=options.dtypes,
-                names=options.contenders,
-                rounds=options.rounds,
-                settings=settings,
-                alone=options.alone,
-                tell=lambda line, name=name: print(f"{name}, {line}", file=sys.stderr, flush=True),
-            )
-            result[name] = _shown(name, speed, settings, options.plot)
-            if options.out:  # a run that is cut off leaves what it measured
-                write_json(options.out, result)
+            kept: list[Speed] = []
+            try:
+                measure(
+                    folder,
+                    chosen,
+                    dtypes=options.dtypes,
+                    names=options.contenders,
+                    rounds=options.rounds,
+                    settings=settings,
+                    alone=options.alone,
+                    tell=lambda line, name=name: print(f"{name}, {line}", file=sys.stderr, flush=True),
+                    keep=kept.append,
+                )
+            finally:  # a run that is cut off leaves what it measured
+                if kept:
+                    result[name] = _shown(name, kept[-1], settings, options.plot)
+                if kept and options.out:
+                    write_json(options.out, result)
     return result
 
 

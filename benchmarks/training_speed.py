@@ -50,6 +50,7 @@ from gemma_encoder.cli.common import quiet_libraries
 from gemma_encoder.compiling import why_not_compiled
 from gemma_encoder.decoders import load_decoder
 from gemma_encoder.encoder import Encoder, Layout
+from gemma_encoder.speed.measuring import ScoresDifferError
 from gemma_encoder.speed.report import machine
 from gemma_encoder.tasks import TaskData
 from gemma_encoder.text import TextConfig
@@ -83,8 +84,19 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     data, source = pair_data(options.data_dir)
     runs = _Runs(options, data)
     difference = layouts_agree(runs.encoder, runs.batch())
-    comparisons = [each for dtype in options.dtypes for each in _compare(runs, dtype)]
-    facts = {
+    comparisons: list[Comparison] = []
+    try:
+        for dtype in options.dtypes:
+            comparisons += _compare(runs, dtype)
+    finally:  # a run that is cut off leaves the precisions it has measured
+        result = report("Training speed", _facts(runs, source, difference), comparisons, options.out)
+    return result
+
+
+def _facts(runs: _Runs, source: str, difference: float) -> dict[str, Any]:
+    """What was timed, how, and on what."""
+    options = runs.options
+    return {
         "model": runs.encoder.config.decoder,
         "attention, pooling": f"{runs.encoder.config.attention}, {runs.encoder.config.pooling.kind}",
         "token embeddings": runs.embeddings(),
@@ -93,7 +105,6 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         "largest difference of our layouts' scores in float32, share of their spread": f"{difference:.1e}",
         "machine": machine(options.device),
     }
-    return report("Training speed", facts, comparisons, options.out)
 
 
 class _Runs:
@@ -119,7 +130,7 @@ class _Runs:
             seed=options.seed,
             text=TextConfig(template=data.task.template),
             labels=data.task.labels,
-        )
+        ).to(options.device)
         self.rows = TokenizedRows(self.encoder, data.train)
         self.contenders: dict[str, Callable[[str, int], float]] = {
             "packed": lambda dtype, number: self._ours("packed", "packed", dtype, number),
@@ -177,10 +188,13 @@ class _Runs:
             args = EncoderTrainingArguments(
                 **self._settings(scratch, dtype, number),
                 load_best_model_at_end=False,
-                compile_layers=name in ("packed", EVERY_ROW, FROZEN) and why_not_compiled() is None,
+                compile_layers=self._compiles(name),
             )
             trainer = EncoderTrainer(self.encoder, args, self.data.task, self.rows, self.rows)
             return self._timed(name, trainer)
+
+    def _compiles(self, name: str) -> bool:
+        return name in ("packed", EVERY_ROW, FROZEN) and why_not_compiled(self.options.device) is None
 
     def _stock(self, name: str, dtype: str, number: int) -> float:
         with tempfile.TemporaryDirectory() as scratch:
@@ -239,7 +253,7 @@ def layouts_agree(encoder: Encoder, batch: dict[str, Tensor]) -> float:
             logits[layout] = encoder(**batch).logits
     difference = float((logits["packed"] - logits["padded"]).abs().max() / logits["padded"].std())
     if not difference < TOLERANCE:
-        raise AssertionError(f"the layouts disagree: scores differ by {difference:.2g} of their spread")
+        raise ScoresDifferError(f"the layouts disagree: scores differ by {difference:.2g} of their spread")
     return difference
 
 

@@ -1,5 +1,8 @@
 """Packed attention against stock padded eager attention and against masks written out by hand."""
 
+import sys
+from types import SimpleNamespace
+
 import pytest
 import torch
 from hypothesis import given
@@ -249,6 +252,48 @@ def test_resolver_on_a_modern_gpu_without_the_flash_attn_package(monkeypatch, ch
     monkeypatch.setattr("gemma_encoder.attention_backends._flash_capable", lambda: True)
     monkeypatch.setattr("importlib.util.find_spec", lambda package: None)
     assert resolve_backend(needs(device="cuda", **changes)).name == name
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({}, "varlen"),
+        ({"dropout": True}, "flash_attn"),
+        ({"softcap": True}, "flash_attn"),
+        ({"softcap": True, "dropout": True}, "matmul"),  # SDPA has no soft-cap
+        ({"dtype": torch.float32, "dropout": True}, "sdpa"),
+    ],
+)
+def test_resolver_on_a_modern_gpu_with_the_flash_attn_package(monkeypatch, changes, name):
+    monkeypatch.setattr("gemma_encoder.attention_backends._flash_capable", lambda: True)
+    monkeypatch.setattr("importlib.util.find_spec", lambda package: "found")
+    assert resolve_backend(needs(device="cuda", **{"dtype": torch.bfloat16, **changes})).name == name
+
+
+@pytest.mark.parametrize("softcap", [None, 2.0])
+def test_flash_attn_equals_eager(monkeypatch, softcap):
+    """The package's signature around eager, which stands for its kernel."""
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(1, heads, 9, 8, generator=generator) for heads in (4, 2, 2))
+    packed = PackedContext(pack(torch.tensor([[1] * 6, [1] * 3 + [0] * 3])), causal=True)
+    scores = ScoreRule(causal=True, window=3, scaling=0.5, softcap=softcap, dropout=0.0)
+
+    def kernel(q, k, v, *, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, **options):
+        assert cu_seqlens_q.tolist() == cu_seqlens_k.tolist() == [0, 6, 9]
+        assert max_seqlen_q == max_seqlen_k == 6
+        assert options == {
+            "dropout_p": 0.0,
+            "softmax_scale": 0.5,
+            "causal": True,
+            "window_size": (2, 0),
+            "softcap": softcap or 0.0,
+        }
+        states = (states.transpose(0, 1).unsqueeze(0) for states in (q, k, v))
+        return BACKENDS["eager"](*states, packed, scores).squeeze(0)
+
+    monkeypatch.setitem(sys.modules, "flash_attn", SimpleNamespace(flash_attn_varlen_func=kernel))
+    found, expected = (BACKENDS[name](query, key, value, packed, scores) for name in ("flash_attn", "eager"))
+    torch.testing.assert_close(found, expected)
 
 
 def test_varlen_without_windows_is_not_taken(monkeypatch):

@@ -65,7 +65,7 @@ def test_gpu_speed_leaves_out_what_fails_and_keeps_the_rest(tmp_path, monkeypatc
 @pytest.mark.parametrize("more", [[], ["--train-embeddings"]])
 def test_training_speed_runs_every_trainer(decoder_folder, tmp_path, monkeypatch, more):
     if more:  # once is enough to wait for
-        monkeypatch.setattr(training_speed, "why_not_compiled", lambda: "not in this test")
+        monkeypatch.setattr(training_speed, "why_not_compiled", lambda device: "not in this test")
     out = tmp_path / "deep" / "training.json"
     training_speed.main(
         [
@@ -152,8 +152,33 @@ def test_growth_runs_verbs_and_lengths(tmp_path):
     assert all(each["seconds"] > 0 and each["peak_mib"] > 50 for each in result["by_rows"])
     assert [(each["length"], each["texts"]) for each in result["by_length"]] == [(8, 8), (16, 4)]
     assert json.loads((tmp_path / "growth.json").read_text())["by_rows"] == result["by_rows"]
-    with pytest.raises(ConfigError, match="predict failed: .*nowhere"):
+    with pytest.raises(ConfigError, match="predict failed with status [0-9]+: .*nowhere"):
         growth.main(["--folder", "nowhere", "--rows", "1", "--lengths"])
+
+
+@pytest.mark.parametrize(
+    "given", [["--rounds", "0"], ["--steps", "0"], ["--batch-size", "-1"], ["--device", "cuda"]], ids=str
+)
+def test_nothing_to_time_is_one_line(given, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit):
+        training_speed.main([*TINY, *given])
+    said = "no GPU" if "cuda" in given else f"{given[0]} is at least 1"
+    assert said in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_training_speed_cut_off_leaves_the_precision_before(decoder_folder, tmp_path, monkeypatch):
+    def compare(runs, dtype):
+        if dtype == "bfloat16":
+            raise KeyboardInterrupt
+        return [common.Comparison(dtype, "tokens/s", ("packed", [2.0]), ("padded", [1.0]))]
+
+    monkeypatch.setattr(training_speed, "_compare", compare)
+    out = tmp_path / "training.json"
+    given = ["--model", str(decoder_folder), "--device", "cpu", "--batch-size", "3", "--out", str(out)]
+    with pytest.raises(KeyboardInterrupt):
+        training_speed.main(given)
+    assert [each["dtype"] for each in json.loads(out.read_text())["comparisons"]] == ["float32"]
 
 
 def test_mixed_lengths_are_spread_over_doublings():

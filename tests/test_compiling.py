@@ -1,6 +1,7 @@
 """Compiled layers against the stock ones."""
 
 import contextlib
+from functools import partial
 
 import numpy as np
 import pytest
@@ -185,3 +186,12 @@ def test_flex_attention_is_compiled_with_a_soft_cap():
         torch.testing.assert_close(
             attend(_compiled_flex(), length, 2.0), attend(flex_attention, length, 2.0), rtol=1e-4, atol=1e-5
         )
+
+
+def test_a_forward_that_was_set_before_is_set_again():
+    encoder = encoder_of("gemma3")
+    first, *others = encoder.backbone.layers
+    first.forward = own = partial(type(first).forward, first)  # as accelerate sets one
+    with CompiledLayers(encoder.backbone).in_use():
+        assert first.forward is not own
+    assert first.forward is own and all("forward" not in vars(layer) for layer in others)

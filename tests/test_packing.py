@@ -31,11 +31,14 @@ def test_unpad_takes_the_real_tokens_in_order(rows):
 
 
 @given(rows, st.integers(0, 9))
-def test_a_filled_row_has_one_more_text(rows, more):
+def test_a_filled_row_has_more_texts_none_of_them_longer(rows, more):
     layout = pack(mask_of(rows))
     filled = layout.filled(layout.tokens + more)
     assert (layout.filled(layout.tokens) is layout) and filled.tokens == layout.tokens + more
-    assert filled.lengths == layout.lengths + ((more,) if more else ())
+    others = filled.lengths[len(layout.lengths) :]
+    assert filled.lengths[: len(layout.lengths)] == layout.lengths and sum(others) == more
+    assert filled.max_length == layout.max_length and min(others, default=1) > 0
+    assert filled.cu_seqlens.dtype == layout.cu_seqlens.dtype
     assert filled.cu_seqlens.diff().tolist() == list(filled.lengths)
     assert filled.position_ids.tolist() == [place for length in filled.lengths for place in range(length)]
     assert torch.equal(filled.indices, layout.indices) and filled.padded_shape == layout.padded_shape

@@ -100,6 +100,8 @@ def _objection(name: BackendName, needs: AttentionNeeds) -> str | None:
     if needs.head_dim > 256:
         return f"{name} supports heads of at most 256, not {needs.head_dim}"
     if name == "flash_attn":
+        if needs.softcap and needs.dropout:
+            return "flash-attn has no dropout with a soft-cap"
         return None if importlib.util.find_spec("flash_attn") else "the flash-attn package is not installed"
     if "window_size" not in _varlen_keywords():
         return "this version of torch has no varlen with windows"
@@ -475,6 +477,10 @@ _NO_DECODING: Any = {"FORCE_USE_FLEX_ATTENTION": True}
 """Below 128 tokens FlexAttention takes its decoding kernel, which has no room for heads of 256 in float32."""
 
 
+FLEX_VERSIONS = 64
+"""Of compiled FlexAttention in a process: one for each type, soft-cap and number of heads."""
+
+
 @cache
 def _compiled_flex() -> Callable[..., Tensor]:
     from torch.nn.attention.flex_attention import flex_attention
@@ -483,8 +489,8 @@ def _compiled_flex() -> Callable[..., Tensor]:
 
     def attend(*states: Tensor, **options: Any) -> Tensor:
         # With dynamic shapes a soft-cap would be a number known only at run time, which FlexAttention's
-        # kernels can't be made for.
-        with torch._dynamo.config.patch(specialize_float=True):
+        # kernels can't be made for. Beyond the limit of versions it would compute unfused, T x T numbers.
+        with torch._dynamo.config.patch(specialize_float=True, recompile_limit=FLEX_VERSIONS):
             return compiled(*states, **options)
 
     return attend

@@ -48,6 +48,7 @@ class CompiledLayers:
     def in_use(self) -> Iterator[None]:
         """Inside, the layers compute by the compiled code; what can't be compiled by stock code, with a
         warning."""
+        before = [(vars(layer), vars(layer).get("forward")) for layer, _ in self._forwards]
         try:
             for layer, forward in self._forwards:
                 layer.forward = forward
@@ -59,8 +60,10 @@ class CompiledLayers:
             ):
                 yield
         finally:
-            for layer, _ in self._forwards:
-                vars(layer).pop("forward", None)
+            for attributes, own in before:
+                attributes.pop("forward", None)
+                if own is not None:  # accelerate sets one
+                    attributes["forward"] = own
 
 
 @cache

@@ -37,8 +37,7 @@ def through_onednn(model: nn.Module) -> Iterator[None]:
 
     Nothing about the model is changed but the `forward` of some of its modules, until the end. It is possible
     on an x86 processor, in bfloat16, or float32 where it is faster, and without autocast; elsewhere nothing
-    happens. A
-    feed-forward that doesn't compute what the names of its parts promise is left as it is.
+    happens. A feed-forward that doesn't compute what the names of its parts promise is left as it is.
 
     Args:
         model: In eval mode, and called without gradients inside.

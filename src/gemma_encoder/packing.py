@@ -45,20 +45,22 @@ class PackedLayout:
         return max(self.lengths)
 
     def filled(self, tokens: int) -> PackedLayout:
-        """The same with a text of no meaning behind the others, so that the row has `tokens` tokens.
+        """The same with texts of no meaning behind the others, so that the row has `tokens` tokens.
 
-        It has no place in the padded batch: `repad` takes the tokens before it.
+        They are no longer than the longest text, and have no place in the padded batch: `repad` takes the
+        tokens before them.
         """
-        more = tokens - self.tokens
+        more, longest = tokens - self.tokens, self.max_length
         if more == 0:
             return self
-        offset = self.cu_seqlens.new_tensor([tokens])
-        positions = torch.arange(more, device=self.position_ids.device)
+        lengths = [min(longest, more - start) for start in range(0, more, longest)]
+        offsets = self.cu_seqlens.new_tensor(lengths).cumsum(0, dtype=self.cu_seqlens.dtype) + self.tokens
+        positions = torch.arange(more, device=self.position_ids.device) % longest
         return replace(
             self,
-            cu_seqlens=torch.cat([self.cu_seqlens, offset]),
+            cu_seqlens=torch.cat([self.cu_seqlens, offsets]),
             position_ids=torch.cat([self.position_ids, positions]),
-            lengths=(*self.lengths, more),
+            lengths=(*self.lengths, *lengths),
         )
 
     def to(self, device: torch.device) -> PackedLayout:

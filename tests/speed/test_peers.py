@@ -8,7 +8,7 @@ from gemma_encoder import Encoder
 from gemma_encoder.errors import ConfigError
 from gemma_encoder.pooling import attention, last_k
 from gemma_encoder.speed import batches, exporting
-from gemma_encoder.speed.batches import BATCH_SIZES, sorted_batches, tuned
+from gemma_encoder.speed.batches import BATCH_SIZES, Tuned, sorted_batches
 from gemma_encoder.speed.contenders import CONTENDERS, ON_REQUEST, OURS, Settings
 from gemma_encoder.speed.measuring import measure
 from gemma_encoder.testing import tiny_decoder
@@ -51,7 +51,7 @@ def test_what_is_not_installed_is_left_out(folder, monkeypatch, name):
     quick = {"dtypes": ["float32"], "rounds": 1, "alone": False, "tell": lambda line: None}
     speed = measure(folder, ROWS, names=[name], settings=Settings(compile_layers=False), **quick)
     assert [each.name for each in speed.contenders] == [OURS]
-    assert f"pip install {PACKAGES[name]} onnx onnxscript" in speed.left_out[name]
+    assert f"pip install {PACKAGES[name]} onnx onnxscript" in speed.left_out[name]["float32"]
 
 
 @pytest.mark.parametrize("name", ON_REQUEST)
@@ -92,6 +92,26 @@ def test_the_fastest_size_is_found_once(monkeypatch):
     taken = dict(zip(BATCH_SIZES, (3.0, 1.0, 2.0, 5.0, 4.0), strict=True))
     monkeypatch.setattr(batches, "seconds", lambda call, device: taken[call.args[0]])
     sizes = []
-    score = tuned(lambda size, rows: sizes.append(size), "cpu")
+    score = Tuned(lambda size, rows: sizes.append(size), "cpu")
     score(ROWS), score(ROWS)
-    assert sizes == [BATCH_SIZES[0], BATCH_SIZES[1], BATCH_SIZES[1]]
+    assert sizes == [BATCH_SIZES[0], BATCH_SIZES[1], BATCH_SIZES[1]] and score.batch_size == BATCH_SIZES[1]
+    Tuned(lambda size, rows: sizes.append(size), "cpu", batch_size=7)(ROWS[:1])
+    assert sizes[3:] == [7]
+
+
+def test_an_export_that_was_cut_off_is_made_again(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(exporting, "require", lambda *packages: None)
+    settings = Settings(exports=str(tmp_path))
+
+    def cut_off(encoder, path):
+        path.write_text("half")
+        raise ConfigError("no space left")
+
+    monkeypatch.setattr(exporting, "write_onnx", cut_off)
+    with pytest.raises(ConfigError, match="no space"), exporting.onnx_file(folder, settings):
+        pass
+    monkeypatch.setattr(exporting, "write_onnx", lambda encoder, path: path.write_text("whole"))
+    for _ in range(2):
+        with exporting.onnx_file(folder, settings) as path:
+            assert path.read_text() == "whole"
+        monkeypatch.setattr(exporting, "write_onnx", lambda *given: pytest.fail("exported once more"))

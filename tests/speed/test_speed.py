@@ -5,12 +5,15 @@ import pytest
 
 from gemma_encoder import Encoder, machine
 from gemma_encoder.errors import ConfigError
+from gemma_encoder.pooling import attention
 from gemma_encoder.speed import measuring
 from gemma_encoder.speed.alone import Alone, run_alone
+from gemma_encoder.speed.batches import BATCH_SIZES
 from gemma_encoder.speed.contenders import CONTENDERS, OURS, USUAL, Settings
 from gemma_encoder.speed.limit import Products
 from gemma_encoder.speed.measuring import Measured, Speed, measure
-from gemma_encoder.speed.report import figure, table
+from gemma_encoder.speed.report import facts, figure, table
+from gemma_encoder.testing import tiny_decoder
 
 ROWS = ["the river bank", "a good film", "money", "the bank of the river was a good film", "film"]
 QUICK = Settings(compile_layers=False)
@@ -56,7 +59,60 @@ def test_what_is_not_installed_is_left_out(folder, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda package: None)
     speed = measure(folder, ROWS, names=["CrossEncoder"], **ONCE)
     assert [each.name for each in speed.contenders] == [OURS]
-    assert 'pip install "gemma-encoder[st]"' in speed.left_out["CrossEncoder"]
+    assert 'pip install "gemma-encoder[st]"' in speed.left_out["CrossEncoder"]["float32"]
+
+
+def test_what_sentence_transformers_can_not_open_is_left_out(tmp_path):
+    path = str(tmp_path / "model")
+    decoder, labels = tiny_decoder("gemma3"), ("a", "b")
+    pooled = Encoder.from_decoder(decoder, verify=False, seed=0, labels=labels, pooling=attention())
+    pooled.save_pretrained(path)
+    speed = measure(path, ROWS, names=["CrossEncoder"], **ONCE)
+    assert [each.name for each in speed.contenders] == [OURS]
+    assert "sentence-transformers can't open the folder" in facts(speed, QUICK)["CrossEncoder left out"]
+
+
+@pytest.mark.parametrize("rows", [ROWS[:1], ["money", "money", "money"]], ids=["one", "equal"])
+def test_scores_without_spread_agree(rows, tmp_path):
+    path = str(tmp_path / "model")
+    one = {"problem_type": "ranking", "labels": ("relevance",)}
+    Encoder.from_decoder(tiny_decoder("gemma3"), verify=False, seed=0, **one).save_pretrained(path)
+    dtypes = ["float32", "bfloat16"]
+    speed = measure(path, rows, names=["padded", "not compiled"], **{**ONCE, "dtypes": dtypes})
+    assert len(speed.contenders) == 6
+
+
+def test_what_was_measured_before_a_failure_is_kept(folder, monkeypatch):
+    stock = CONTENDERS["padded"]
+
+    def other(folder, settings):
+        score = stock(folder, settings)
+        return score if settings.dtype == "float32" else lambda rows: 10 * score(rows) + 10
+
+    def fail(folder, name, rows, settings):
+        raise ConfigError("out of memory")
+
+    monkeypatch.setitem(CONTENDERS, "padded", other)
+    monkeypatch.setattr(measuring, "run_alone", fail)
+    given = {**ONCE, "dtypes": ["float32", "bfloat16"], "names": ["padded"], "alone": True}
+    kept = []
+    with pytest.raises(AssertionError, match="padded computes other scores in bfloat16"):
+        measure(folder, ROWS, keep=kept.append, **given)
+    assert [each.dtype for each in kept[0].contenders] == ["float32", "float32"]
+    assert facts(kept[0], QUICK)["padded, float32"].startswith("out of memory") and len(table(kept[0])) == 2
+
+
+def test_the_batch_size_that_was_found_is_said_and_measured_alone(folder, monkeypatch):
+    sizes = []
+
+    def alone(folder, name, rows, settings):
+        sizes.append(settings.tuned_batch_size)
+        return Alone(1.0, 1.0)
+
+    monkeypatch.setattr(measuring, "run_alone", alone)
+    speed = measure(folder, ROWS, names=["CrossEncoder tuned"], **{**ONCE, "alone": True})
+    assert sizes[0] is None and sizes[1] == speed.contenders[1].batch_size in BATCH_SIZES
+    assert facts(speed, QUICK)["batch_size of CrossEncoder tuned, float32"].startswith(str(sizes[1]))
 
 
 @pytest.mark.parametrize(
@@ -102,8 +158,8 @@ MEASURED = Speed(
     tokens=200,
     longest=30,
     contenders=[
-        Measured(OURS, "float32", [1.0, 2.0, 4.0], 0.0, Alone(2.5, 900.0)),
-        Measured("padded", "float32", [2.0, 3.0, 12.0], 1e-5, Alone(2.0, 950.4)),
+        Measured(OURS, "float32", [1.0, 2.0, 4.0], 0.0, alone=Alone(2.5, 900.0)),
+        Measured("padded", "float32", [2.0, 3.0, 12.0], 1e-5, alone=Alone(2.0, 950.4)),
     ],
     limits={"float32": [0.5, 1.5, 3.0]},
     left_out={},

@@ -21,6 +21,7 @@ from .options import BenchOptions
 
 if TYPE_CHECKING:
     from ..scoring import Row
+    from ..speed.measuring import Speed
 
 OF_PAIRS, OF_TEXTS = "wnli", "sst2"
 """Bundled tasks whose texts are taken without --input."""
@@ -45,23 +46,32 @@ def run(options: BenchOptions) -> None:
         compile_layers=options.compile_layers,
     )
     rows, source = _rows(options)
-    speed = measure(
-        options.model,
-        rows,
-        dtypes=options.dtypes,
-        names=options.contenders or USUAL,
-        rounds=options.rounds,
-        settings=settings,
-        alone=options.alone,
-        tell=note,
-    )
-    said = {"model": options.model, "texts": source, **facts(speed, settings)}
-    print_facts("Speed of scoring, tokenisation included", said)
-    print_table("Medians of the rounds", table(speed))
-    if options.json_out:
-        write_json(options.json_out, {**said, "table": speed.table(), "measured": asdict(speed)})
-    if options.plot and not write_figure(speed, options.plot):
-        note('no figure: pip install "gemma-encoder[figures]"')
+
+    def show(speed: Speed) -> None:
+        said = {"model": options.model, "texts": source, **facts(speed, settings)}
+        print_facts("Speed of scoring, tokenisation included", said)
+        print_table("Medians of the rounds", table(speed))
+        if options.json_out:
+            write_json(options.json_out, {**said, "table": speed.table(), "measured": asdict(speed)})
+        if options.plot and not write_figure(speed, options.plot):
+            note('no figure: pip install "gemma-encoder[figures]"')
+
+    kept: list[Speed] = []
+    try:
+        measure(
+            options.model,
+            rows,
+            dtypes=options.dtypes,
+            names=options.contenders or USUAL,
+            rounds=options.rounds,
+            settings=settings,
+            alone=options.alone,
+            tell=note,
+            keep=kept.append,
+        )
+    finally:  # whatever ended it, precisions that have been measured are not lost
+        if kept:
+            show(kept[-1])
 
 
 def _rows(options: BenchOptions) -> tuple[list[Row], str]:

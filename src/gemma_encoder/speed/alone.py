@@ -48,9 +48,12 @@ def run_alone(folder: str, name: str, rows: Sequence[Row], settings: Settings) -
         check=False,
     )
     if process.returncode:
-        said = process.stderr.strip().splitlines()[-1:] or [f"exit status {process.returncode}"]
+        said = process.stderr.strip().splitlines()[-1:]
+        if process.returncode < 0:  # killed, so that its last words may be about something else
+            said = [f"signal {-process.returncode}", *said]
         raise ConfigError(
-            f"{name} failed in a process of its own: {said[0]}", fix="try fewer or shorter rows"
+            f"{name} failed in a process of its own: {', '.join(said) or process.returncode}",
+            fix="try fewer or shorter rows",
         )
     return Alone(**json.loads(process.stdout.splitlines()[-1]))
 

@@ -22,18 +22,23 @@ SizedScorer = Callable[[int, Sequence[Row]], np.ndarray]
 BATCH_SIZES = (4, 8, 16, 32, 64)
 
 
-def tuned(score: SizedScorer, device: str) -> Scorer:
-    """Score by the fastest of `BATCH_SIZES` for the rows that are given first."""
-    fastest: list[int] = []
+class Tuned:
+    """Scores in batches of the fastest of `BATCH_SIZES` for the rows that are given first.
 
-    def by_fastest(rows: Sequence[Row]) -> np.ndarray:
-        if not fastest:
-            score(BATCH_SIZES[0], rows[: BATCH_SIZES[0]])  # what only the first call takes
-            taken = {size: seconds(partial(score, size, rows), device) for size in BATCH_SIZES}
-            fastest.append(min(taken, key=lambda size: taken[size]))
-        return score(fastest[0], rows)
+    Attributes:
+        batch_size: Rows of a batch; None until that is known.
+    """
 
-    return by_fastest
+    def __init__(self, score: SizedScorer, device: str, batch_size: int | None = None) -> None:
+        self.score, self.device, self.batch_size = score, device, batch_size
+
+    def __call__(self, rows: Sequence[Row]) -> np.ndarray:
+        """Scores of rows, `[N, num_labels]`."""
+        if self.batch_size is None:
+            self.score(BATCH_SIZES[0], rows[: BATCH_SIZES[0]])  # what only the first call takes
+            taken = {size: seconds(partial(self.score, size, rows), self.device) for size in BATCH_SIZES}
+            self.batch_size = min(taken, key=lambda size: taken[size])
+        return self.score(self.batch_size, rows)
 
 
 def sorted_batches(folder: str, run: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> SizedScorer:

@@ -14,9 +14,9 @@ import torch
 
 from ..compiling import why_not_compiled
 from ..encoder import Encoder
-from ..errors import ConfigError
+from ..errors import ConfigError, first_line
 from ..scoring import DEFAULT_MAX_TOKENS, Row, score_all
-from .batches import Scorer, SizedScorer, tuned
+from .batches import Scorer, SizedScorer, Tuned
 from .onnx_runtime import open_onnx_runtime
 from .openvino import open_openvino
 
@@ -30,6 +30,7 @@ class Settings:
         device: Where.
         max_tokens: Token budget of a pass of ours.
         batch_size: Rows of a batch of the padded ones.
+        tuned_batch_size: Rows of a batch of those that look for the fastest; if None they look.
         compile_layers: Ours compiles its layers, where it can, as it does in a long stream.
         exports: Folder in which the model is kept that other programs take, for one encoder; if None it is
             exported anew each time.
@@ -42,6 +43,7 @@ class Settings:
     device: str = "cpu"
     max_tokens: int = DEFAULT_MAX_TOKENS
     batch_size: int = 32
+    tuned_batch_size: int | None = None
     compile_layers: bool = True
     exports: str | None = None
 
@@ -107,7 +109,7 @@ def open_tuned_cross_encoder(folder: str, settings: Settings) -> Scorer:
     Raises:
         ConfigError: sentence-transformers isn't installed, or the folder is not for it.
     """
-    return tuned(_cross_encoder(folder, settings), settings.device)
+    return Tuned(_cross_encoder(folder, settings), settings.device, settings.tuned_batch_size)
 
 
 def _cross_encoder(folder: str, settings: Settings) -> SizedScorer:
@@ -121,7 +123,14 @@ def _cross_encoder(folder: str, settings: Settings) -> SizedScorer:
         )
     from sentence_transformers import CrossEncoder
 
-    model = CrossEncoder(folder, device=settings.device, model_kwargs={"dtype": settings.torch_dtype})
+    try:
+        model = CrossEncoder(folder, device=settings.device, model_kwargs={"dtype": settings.torch_dtype})
+    except Exception as error:  # a pooler of this package, which it would have to trust, for one
+        raise ConfigError(
+            f"sentence-transformers can't open the folder: {first_line(error)}",
+            where=folder,
+            fix="leave this contender out",
+        ) from error
 
     def score(batch_size: int, rows: Sequence[Row]) -> np.ndarray:
         # A list of strings would be one pair: single texts go in as messages.

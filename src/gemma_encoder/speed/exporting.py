@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -101,10 +102,13 @@ def onnx_file(folder: str, settings: Settings) -> Iterator[Path]:
     """
     require("onnx", "onnxscript")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
-        path = Path(settings.exports or scratch) / "model.onnx"
-        if not path.exists():
-            write_onnx(Encoder.from_pretrained(folder), path)
-        yield path
+        whole = Path(settings.exports or scratch) / "onnx"
+        if not whole.exists():
+            part = Path(scratch) / "part"
+            part.mkdir()
+            write_onnx(Encoder.from_pretrained(folder), part / "model.onnx")
+            shutil.move(part, whole)  # an export that was cut off is none
+        yield whole / "model.onnx"
 
 
 def require(*packages: str) -> None:

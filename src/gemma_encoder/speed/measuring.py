@@ -41,14 +41,18 @@ class Measured:
         dtype: Type of the backbone's weights.
         seconds: Of scoring all rows, in each round.
         difference: Largest difference of a score from ours in the same precision, as a share of their spread.
+        batch_size: Rows of a batch, of those that looked for the fastest; None for the others.
         alone: Memory and start-up in a process of its own; None if that wasn't measured.
+        not_alone: Why the process of its own failed; empty if it didn't.
     """
 
     name: str
     dtype: str
     seconds: list[float]
     difference: float
+    batch_size: int | None = None
     alone: Alone | None = None
+    not_alone: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ class Speed:
         longest: Tokens of the longest.
         contenders: In each precision each contender that could run.
         limits: By precision, seconds that the matrix products alone take, in each round.
-        left_out: By name, why a contender could not run.
+        left_out: By name and precision, why a contender could not run.
     """
 
     rows: int
@@ -69,7 +73,7 @@ class Speed:
     longest: int
     contenders: list[Measured]
     limits: dict[str, list[float]]
-    left_out: dict[str, str]
+    left_out: dict[str, dict[str, str]]
 
     def table(self) -> list[dict[str, Any]]:
         """A row for each contender and precision: medians of the rounds, and ours over it round by round."""
@@ -89,6 +93,7 @@ class Speed:
                         "share_of_limit": median(shares),
                         "times_as_long_as_ours": [median(ratios), min(ratios), max(ratios)],
                         "difference": each.difference,
+                        "batch_size": each.batch_size,
                         **(asdict(each.alone) if each.alone else {}),
                     }
                 )
@@ -105,6 +110,7 @@ def measure(
     settings: Settings | None = None,
     alone: bool = True,
     tell: Callable[[str], None] = print,
+    keep: Callable[[Speed], object] = lambda measured: None,
 ) -> Speed:
     """Time contenders on the same rows, in an order that turns round each round.
 
@@ -117,6 +123,7 @@ def measure(
         settings: How they run; its precision is replaced.
         alone: Also run each in a process of its own, for memory and start-up.
         tell: Takes a line about each round.
+        keep: Takes what has been measured after each precision, the same object each time.
 
     Raises:
         ConfigError: There is no such contender, or no row or round.
@@ -153,15 +160,30 @@ def measure(
             taken = _in_turn(work, rounds, settings.device, f"{dtype}, ", tell)
             both = zip(taken["products"], taken["fused products"], strict=True)
             speed.limits[dtype] = [min(each) for each in both]
+            sizes = {name: getattr(scorer, "batch_size", None) for name, scorer in scorers.items()}
             del work, scorers  # their weights, while others are measured by themselves
-            for name, difference in differences.items():
-                by_itself = run_alone(folder, name, rows, of_dtype) if alone else None
-                speed.contenders.append(Measured(name, dtype, taken[name], difference, by_itself))
+            found = [
+                Measured(name, dtype, taken[name], difference, sizes[name])
+                for name, difference in differences.items()
+            ]
+            speed.contenders.extend(
+                _by_itself(each, folder, rows, of_dtype) if alone else each for each in found
+            )
+            keep(speed)
     return speed
 
 
+def _by_itself(measured: Measured, folder: str, rows: Sequence[Row], settings: Settings) -> Measured:
+    """The same with memory and start-up, or why there are none: its times are not lost for that."""
+    settings = replace(settings, tuned_batch_size=measured.batch_size)
+    try:
+        return replace(measured, alone=run_alone(folder, measured.name, rows, settings))
+    except ConfigError as error:
+        return replace(measured, not_alone=str(error))
+
+
 def _open(
-    folder: str, names: Sequence[str], settings: Settings, left_out: dict[str, str]
+    folder: str, names: Sequence[str], settings: Settings, left_out: dict[str, dict[str, str]]
 ) -> dict[str, Scorer]:
     scorers = {}
     for name in names:
@@ -170,7 +192,7 @@ def _open(
         except GemmaEncoderError as error:
             if name == OURS:
                 raise
-            left_out[name] = str(error)
+            left_out.setdefault(name, {})[settings.dtype] = str(error)
     return scorers
 
 
@@ -191,7 +213,10 @@ def largest_difference(found: np.ndarray, other: np.ndarray, spread: float, dtyp
 
 
 def _difference(found: np.ndarray, ours: np.ndarray, name: str, dtype: str) -> float:
-    spread = max(float(ours.std()), 1e-9)  # of a single row it is 0
+    spread, size = float(ours.std()), float(np.abs(ours).max())
+    if spread < 1e-3 * size:  # of a single row, or of equal ones
+        spread = 0.1 * size
+    spread = max(spread, 1e-9)
     return largest_difference(found, ours, spread, dtype, f"{name} computes other scores")
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ..errors import ConfigError
-from .batches import Scorer, sorted_batches, tuned
+from .batches import Scorer, Tuned, sorted_batches
 from .exporting import onnx_file, require
 
 if TYPE_CHECKING:
@@ -40,4 +40,4 @@ def open_onnx_runtime(folder: str, settings: Settings) -> Scorer:
         scores: np.ndarray = session.run(["logits"], {"input_ids": ids, "attention_mask": mask})[0]
         return scores
 
-    return tuned(sorted_batches(folder, run), settings.device)
+    return Tuned(sorted_batches(folder, run), settings.device, settings.tuned_batch_size)

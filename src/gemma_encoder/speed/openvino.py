@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ..errors import ConfigError
-from .batches import Scorer, sorted_batches, tuned
+from .batches import Scorer, Tuned, sorted_batches
 from .exporting import onnx_file, require
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def open_openvino(folder: str, settings: Settings) -> Scorer:
         scores: np.ndarray = request.infer({"input_ids": ids, "attention_mask": mask})["logits"]
         return scores.copy()
 
-    return tuned(sorted_batches(folder, run), settings.device)
+    return Tuned(sorted_batches(folder, run), settings.device, settings.tuned_batch_size)
 
 
 def _processors() -> int:

@@ -22,18 +22,28 @@ def facts(speed: Speed, settings: Settings) -> dict[str, str]:
     found = {
         "rows": f"{speed.rows:,}, {mean:.0f} tokens on average, {speed.longest:,} at most",
         "settings": f"ours max_tokens {settings.max_tokens:,}, the others batch_size {settings.batch_size}",
-        "layers": layers(settings.compile_layers),
+        "layers": layers(settings.compile_layers, settings.device),
         "limit": "the products of the linear layers alone, with the same tokens in each pass as ours",
         "machine": machine(settings.device),
     }
-    return found | {f"{name} left out": why for name, why in speed.left_out.items()}
+    for each in speed.contenders:
+        if each.batch_size:
+            found[f"batch_size of {each.name}, {each.dtype}"] = f"{each.batch_size}, the fastest tried"
+    for name, reasons in speed.left_out.items():
+        if len(set(reasons.values())) == 1 and set(reasons) >= set(speed.limits):
+            found[f"{name} left out"] = next(iter(reasons.values()))
+        else:
+            found |= {f"{name} left out in {dtype}": why for dtype, why in reasons.items()}
+    return found | {
+        f"{each.name}, {each.dtype}": each.not_alone for each in speed.contenders if each.not_alone
+    }
 
 
-def layers(compiled: bool) -> str:
+def layers(compiled: bool, device: str = "cpu") -> str:
     """Whether our layers are compiled, if they shall be."""
     if not compiled:
         return "ours not compiled"
-    obstacle = why_not_compiled()
+    obstacle = why_not_compiled(device)
     return "ours compiled before the first round" if obstacle is None else f"ours not compiled: {obstacle}"
 
 
@@ -49,7 +59,9 @@ def machine(device: str) -> str:
 
 def table(speed: Speed) -> list[dict[str, str]]:
     """`Speed.table` in words."""
-    return [_in_words(row) for row in speed.table()]
+    rows = [_in_words(row) for row in speed.table()]
+    columns = dict.fromkeys(name for row in rows for name in row)
+    return [{name: row.get(name, "–") for name in columns} for row in rows]
 
 
 def _in_words(row: Mapping[str, Any]) -> dict[str, str]:
