@@ -25,6 +25,7 @@ from benchmarks import (
     ranking_speed,
     scoring_speed,
     training_speed,
+    where_time_goes,
 )
 from datasets import Dataset
 
@@ -179,6 +180,25 @@ def test_training_speed_cut_off_leaves_the_precision_before(decoder_folder, tmp_
     with pytest.raises(KeyboardInterrupt):
         training_speed.main(given)
     assert [each["dtype"] for each in json.loads(out.read_text())["comparisons"]] == ["float32"]
+
+
+def test_time_is_taken_apart(decoder_folder, tmp_path):
+    out = tmp_path / "time.json"
+    few = ["--rows", "4", "--batch-size", "2", "--rounds", "1", "--dtypes", "float32", "--device", "cpu"]
+    result = where_time_goes.main([*few, "--model", str(decoder_folder), "--out", str(out)])
+    assert [each["part"] for each in result["found"]] == ["scoring", "training"]
+    for each in result["found"]:
+        assert min(*each["seconds"], *each["products_alone_seconds"]) > 0
+        assert sum(each["shares"].values()) == pytest.approx(1)
+        assert each["shares"]["products of linear layers"] > 0
+    assert result["found"][1]["shares"]["AdamW, norm of the gradients"] > 0
+    assert json.loads(out.read_text())["found"] == result["found"]
+
+
+def test_shares_of_groups_of_operators():
+    found = where_time_goes.shares({"aten::mm": 6, "aten::bmm": 1, "## Call CompiledFxGraph x": 2, "else": 1})
+    assert found["products of linear layers"] == 0.6 and found[where_time_goes.REST] == 0.1
+    assert found["attention's products and softmax"] == 0.1 and found["fused passes"] == 0.2
 
 
 def test_mixed_lengths_are_spread_over_doublings():
