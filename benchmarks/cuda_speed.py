@@ -287,13 +287,12 @@ class _Bench:
 
         add(f"packed ({ours})", budgets, "tokens", partial(packed, "auto", False))
         add(f"packed ({ours}), compiled", budgets, "tokens", partial(packed, "auto", True))
-        stock = ["sdpa", *(["eager"] if encoder.softcap else [])]
+        stock = ["eager" if encoder.softcap else "sdpa"]
         if importlib.util.find_spec("flash_attn") is not None:
             stock.append("flash_attention_2")
         for attention in stock:
-            without = " without its soft-cap" if attention == "sdpa" and encoder.softcap else ""
             model = _Padded(encoder, attention)
-            add(f"padded {attention}{without}", sizes, "rows", partial(model.score, rows))
+            add(f"padded {attention}", sizes, "rows", partial(model.score, rows))
             if attention == stock[-1]:
                 add("padded, as CrossEncoder", sizes[:1], "rows", partial(model.score, rows))
         # Last, for where time is short: FlexAttention compiles for half a minute.

@@ -145,7 +145,8 @@ def _steps(
 ) -> None:
     half = torch.autocast("cpu", dtype) if dtype != torch.float32 else nullcontext()
     for start in range(0, len(ids), batch_size):
-        batch = encoder.collate(ids[start : start + batch_size])
+        rows = sorted(ids[start : start + batch_size], key=len, reverse=True)  # as training lays them out
+        batch = encoder.collate(rows)
         labels = torch.arange(len(batch["input_ids"])) % 2
         with layers.in_use(), half:
             loss = F.cross_entropy(encoder(**batch).logits.float(), labels)

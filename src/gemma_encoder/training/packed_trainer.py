@@ -168,6 +168,7 @@ class PackedTrainer(Trainer):
         loss_of_batch = torch.zeros((), device=self.encoder.device)
         for number, chosen in enumerate(plan, start=1):
             batch = [row for each in chosen for row in members[each]]
+            batch.sort(key=lambda row: -lengths[row])  # attention takes neighbours of about a length together
             try:
                 with self._layers(), self._future():
                     loss = self._backward(model, inputs, batch, total, last=number == len(plan))
