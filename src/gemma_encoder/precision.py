@@ -10,6 +10,18 @@ import torch
 from torch import Tensor, nn
 
 
+def bf16_is_native(device_type: str | None = None) -> bool:
+    """Whether bfloat16 is multiplied in hardware, and so faster than float32.
+
+    Args:
+        device_type: `cpu` or `cuda`; if not given, `cuda` where there is a GPU.
+    """
+    if (device_type or ("cuda" if torch.cuda.is_available() else "cpu")) == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, check, lambda: False)() for check in checks)
+
+
 def autocast_off(device_type: str) -> AbstractContextManager[object]:
     """Context in which autocast does nothing on a device type (`cpu`, `cuda`, ...)."""
     if not torch.amp.is_autocast_available(device_type):

@@ -573,3 +573,16 @@ def test_what_scoring_does_not_use_is_not_loaded(encoder_folder, lines, nothing_
 def test_the_collector_runs_again_after_loading(run, encoder_folder, lines):
     assert run("predict", "--model", encoder_folder, "--input", lines)[0] == 0
     assert gc.isenabled()
+
+
+@pytest.mark.parametrize(("native", "name"), [(True, "bfloat16"), (False, "float32")])
+def test_auto_takes_bfloat16_where_it_is_fast(
+    run, encoder_folder, lines, tmp_path, monkeypatch, native, name
+):
+    monkeypatch.setattr("gemma_encoder.precision.bf16_is_native", lambda device: native)
+    given = ["predict", "--model", encoder_folder, "--input", lines]
+    found, expected = tmp_path / "auto.jsonl", tmp_path / "named.jsonl"
+    status, _, err = run(*given, "--device", "cpu", "--dtype", "auto", "--output", found)
+    assert status == 0 and f"{name}: this processor" in err
+    assert run(*given, "--dtype", name, "--output", expected)[0] == 0
+    assert found.read_text() == expected.read_text()

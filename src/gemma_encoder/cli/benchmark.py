@@ -115,8 +115,8 @@ def make_plan(options: BenchmarkOptions, recipe: RecipeOptions, encoder_options:
     from ..benchmark import Plan, get_suite
     from ..benchmark.plan import WARM_START_TASK
     from ..benchmark.suites import counted_tasks
+    from ..precision import bf16_is_native
     from ..training import EncoderTrainingArguments, recipe_for
-    from ..training.arguments import bf16_is_native
 
     if encoder_options.template is not None:
         raise ConfigError("--template is that of each task here", fix="leave it out")

@@ -189,6 +189,8 @@ def load_encoder(
 ) -> Encoder:
     """Load a trained folder for use, or for more training with other `dropout`.
 
+    `dtype` is torch's name of one, or `auto`: bfloat16 where the device has it in hardware, else float32.
+
     Raises:
         CheckpointError: It isn't a folder of ours, or is not whole.
         ConfigError: There is no such device.
@@ -197,11 +199,16 @@ def load_encoder(
     import torch
 
     from ..encoder import Encoder
+    from ..precision import bf16_is_native
 
+    where = pick_device(device)
+    if dtype == "auto":
+        dtype = "bfloat16" if bf16_is_native(where.type) else "float32"
+        note(f"{dtype}: this {'GPU' if where.type == 'cuda' else 'processor'} multiplies it fastest")
     encoder = Encoder.from_pretrained(
         model,
         dtype=getattr(torch, dtype),
-        device=pick_device(device),
+        device=where,
         compile_layers=compile_layers,
         dropout=dropout,
     )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..ranking.lists import CandidateList
 
 BUFFER_ROWS = 512  # pairs until the first query is written, on a CPU about half a minute
-TOLERANCES = {"float32": 1e-3, "bfloat16": 0.1}
+TOLERANCES = {"torch.float32": 1e-3, "torch.bfloat16": 0.1}
 """By how much a query's scores differ when it is scored again in other passes; see `GrowingRun.check`."""
 
 
@@ -110,7 +110,7 @@ def _rank(
             found = rerank(encoder, candidates(), max_tokens=compute.max_tokens, buffer_rows=BUFFER_ROWS)
             for number, scored in enumerate(found):
                 if done and not number:
-                    growing.check(scored, TOLERANCES[compute.dtype])
+                    growing.check(scored, TOLERANCES[str(encoder.dtype)])
                     continue
                 scores = zip(scored.candidates.document_ids, scored.scores.tolist(), strict=True)
                 growing.add(scored.candidates.query_id, dict(scores))

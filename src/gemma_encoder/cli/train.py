@@ -108,8 +108,8 @@ def training_arguments(
     """
     import torch
 
+    from ..precision import bf16_is_native
     from ..training import EncoderTrainingArguments, recipe_for
-    from ..training.arguments import bf16_is_native
 
     given = asdict(training)
     extra = given.pop("args")

@@ -14,6 +14,7 @@ from transformers.trainer_utils import SaveStrategy, SchedulerType
 from ..encoder import Layout, PaddedPositions, PaddingSide
 from ..errors import ConfigError, first_line
 from ..losses import RankingLoss
+from ..precision import bf16_is_native
 
 Tune = Literal["full", "lora", "head"]
 
@@ -30,14 +31,6 @@ _NOT_SUPPORTED = (
     "ignore_data_skip",  # a resumed run would see other rows
     "resume_from_checkpoint",  # the Trainer itself doesn't look at it
 )
-
-
-def bf16_is_native() -> bool:
-    """Whether this machine multiplies bfloat16 in hardware, so that autocast to it is faster than float32."""
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, check, lambda: False)() for check in checks)
 
 
 @dataclass

@@ -113,12 +113,13 @@ class ComputeOptions:
     Attributes:
         max_tokens: Most tokens in one forward pass; lower it when memory runs out; the scores stay the same.
         device: auto (the GPU if there is one), cpu, cuda or cuda:N.
-        dtype: Type of the backbone's weights; bfloat16 is about twice as fast and a little less exact.
+        dtype: Type of the backbone's weights; bfloat16 is about twice as fast and a little less exact. auto:
+            bfloat16 where the processor or GPU multiplies it in hardware, so that scores differ by machine.
         compile_layers: Compute the layers by compiled code, which is faster and takes seconds to make. If not
             given: where that is possible, from where so much has been scored that it pays.
     """
 
     max_tokens: int = 4096
     device: str = "auto"
-    dtype: DtypeName = "float32"
+    dtype: Literal["auto", "float32", "bfloat16"] = "float32"
     compile_layers: bool | None = None
