@@ -134,3 +134,15 @@ def test_a_full_disk_leaves_the_old_record_and_nothing_else(tmp_path, monkeypatc
     with pytest.raises(TrainingError, match="No space left"):
         write_run(tmp_path, {"status": "new"})
     assert run_of(tmp_path) == {"status": "old"} and os.listdir(tmp_path) == [RUN_FILE]
+
+
+def test_cudnn_attention_is_off_while_training_on_a_gpu(monkeypatch):
+    """Its backward can give NaN on Hopper."""
+    enabled = [True]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.cuda, "cudnn_sdp_enabled", lambda: enabled[-1])
+    monkeypatch.setattr(torch.backends.cuda, "enable_cudnn_sdp", enabled.append)
+    with pytest.raises(KeyboardInterrupt), recording._no_cudnn_attention():
+        assert enabled[-1] is False
+        raise KeyboardInterrupt
+    assert enabled == [True, False, True]
