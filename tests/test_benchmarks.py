@@ -14,6 +14,7 @@ import pytest
 import torch
 from benchmarks import (
     attention,
+    break_even,
     common,
     cosine_ranking,
     cross_encoder,
@@ -31,7 +32,7 @@ from datasets import Dataset
 
 from gemma_encoder import Encoder
 from gemma_encoder.cli import main as cli
-from gemma_encoder.errors import ConfigError
+from gemma_encoder.errors import ConfigError, DataError
 from gemma_encoder.ranking import Reranker, read_run
 from gemma_encoder.ranking.lists import CandidateList
 from gemma_encoder.testing import tiny_decoder
@@ -199,6 +200,38 @@ def test_shares_of_groups_of_operators():
     found = where_time_goes.shares({"aten::mm": 6, "aten::bmm": 1, "## Call CompiledFxGraph x": 2, "else": 1})
     assert found["products of linear layers"] == 0.6 and found[where_time_goes.REST] == 0.1
     assert found["attention's products and softmax"] == 0.1 and found["fused passes"] == 0.2
+
+
+def test_gains_by_rows_are_those_of_the_studies(tmp_path, capsys):
+    columns = "task,arm,stage,seed,state,axis.recipe,train_rows,report.accuracy,report.matthews"
+
+    def study(rows, gain):
+        lines = [columns]
+        for seed in range(3):
+            for arm, more in (("causal, last", 0), ("adapted", gain + seed / 100)):
+                lines += [
+                    f'sst2,x,report,{seed},complete,"{arm}",{rows},{0.8 + more},',
+                    f'cola,x,report,{seed},complete,"{arm}",{rows - 7},0.5,{0.3 + more}',
+                    f'cola,x,tuning,{seed},complete,"{arm}",{rows},0.9,0.9',
+                ]
+        lines.append(f'sst2,x,report,7,complete,"adapted",{rows},0.1,')  # without CoLA
+        path = tmp_path / f"{rows}.csv"
+        path.write_text("\n".join(lines) + "\n")
+        return str(path)
+
+    files = [study(3000, 0.05), study(500, -0.03)]
+    plot, out = tmp_path / "gains.svg", tmp_path / "gains.json"
+    given = ["--reference", "causal, last", "--plot", str(plot), "--out", str(out)]
+    few, many = break_even.main([*files, *given])
+    assert (few.rows, few.seeds, many.rows, many.seeds) == (500, 3, 3000, 3)
+    assert few.points == pytest.approx(-2) and many.points == pytest.approx(6)
+    assert many.half == pytest.approx(4.303 / 3**0.5, abs=1e-3)
+    assert "-2.0 ± 2.5" in capsys.readouterr().out and "adapted" in plot.read_text()
+    assert [each["rows"] for each in json.loads(out.read_text())] == [500, 3000]
+    with pytest.raises(DataError, match="No seed of 'nothing' has all tasks"):
+        break_even.main([files[0], "--reference", "nothing"])
+    with pytest.raises(DataError, match=r"no column axis\.pooling"):
+        break_even.main([files[0], "--reference", "nothing", "--axis", "pooling"])
 
 
 def test_mixed_lengths_are_spread_over_doublings():

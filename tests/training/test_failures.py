@@ -142,7 +142,6 @@ def test_cudnn_attention_is_off_while_training_on_a_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.backends.cuda, "cudnn_sdp_enabled", lambda: enabled[-1])
     monkeypatch.setattr(torch.backends.cuda, "enable_cudnn_sdp", enabled.append)
-    with pytest.raises(KeyboardInterrupt), recording._no_cudnn_attention():
+    with recording._no_cudnn_attention():
         assert enabled[-1] is False
-        raise KeyboardInterrupt
     assert enabled == [True, False, True]
