@@ -4,8 +4,9 @@
         --axis recipe --plot break_even.svg
 
 Each file is what `gemma-encoder study export` wrote of a study, all with the same axis but other
-`max_train_rows`. A gain is the difference of the means over tasks (of each task's main metric, in points), seed by
-seed; its interval is Student's t (95 %) over seeds. Seeds of an arm that lack a task of their study don't count.
+`max_train_rows`. A gain is the difference of the means over tasks (of each task's main metric, in
+points), seed by seed; its interval is Student's t (95 %) over seeds. Seeds of an arm that lack a
+task of their study don't count.
 """
 
 from __future__ import annotations
