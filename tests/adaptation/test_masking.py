@@ -99,6 +99,8 @@ def test_masks_and_order_are_new_in_an_epoch_and_the_same_when_it_comes_again():
     again = MaskedDocuments(documents, Masking("mlm", 0.2, MASK), SPECIAL, batch_tokens=40, seed=0)
     other = MaskedDocuments(documents, Masking("mlm", 0.3, MASK), SPECIAL, batch_tokens=40, seed=0)
     assert again.fingerprint() == items.fingerprint() != other.fingerprint()
+    batches = MaskedDocuments(documents, Masking("mlm", 0.2, MASK), SPECIAL, batch_tokens=80, seed=0)
+    assert batches.fingerprint() == items.fingerprint(), "how many at a time is no other text"
 
 
 def test_a_document_longer_than_a_batch_is_refused():

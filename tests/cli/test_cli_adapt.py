@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
+from datasets import Dataset
 
 from gemma_encoder.checkpoint import saved_config
 from gemma_encoder.cli.adapt import number_of_tokens
 from gemma_encoder.errors import ConfigError
+from gemma_encoder.tasks import get_task
+from gemma_encoder.tasks.glue import GLUE
 
-STAGE = ["--objective", "mntp", "--tokens", "600", "--batch_tokens", "200", "--max_length", "24"]
-TEXTS = ["the river is good", "money in the bank", "a very bad film", "what is a good film"] * 6
+STAGE = ["--objective", "mntp", "--tokens", "600", "--batch_tokens", "80", "--max_length", "24"]
+TEXTS = [
+    f"{start} {noun} is {what}"
+    for start in ("the", "a")
+    for noun in ("river", "bank", "film", "money")
+    for what in ("good", "very bad", "not bad")
+]
 
 
 @pytest.fixture
@@ -26,10 +35,12 @@ def test_a_decoder_learns_from_text_and_train_goes_on_with_it(run, decoder_folde
     command = ["adapt", "--model", decoder_folder, "--output", folder, *STAGE, "--corpus", texts]
     status, out, err = run(*command)
     assert status == 0, err
-    assert "24 texts" in out and "600 tokens in 3 steps" in out and "before" in out and "tokens/s" in out
+    assert "24 texts" in out and "before" in out and "tokens/s" in out
     assert "train --model" in out and "--new_head" in out
     record = json.loads((folder / "run.json").read_text())
-    assert record["objective"] == "mntp" and record["data"]["texts"] == 24 and 500 < record["tokens"] < 700
+    assert record["objective"] == "mntp" and record["data"]["texts"] == 24
+    assert 500 < record["tokens"] < 700 and record["plan"]["tokens"] == 600
+    assert f"{record['tokens']} tokens in {record['steps']} steps" in out
 
     rows = tmp_path / "rows.csv"
     rows.write_text("text,label\n" + "".join(f"{text},{n % 2}\n" for n, text in enumerate(TEXTS)))
@@ -46,6 +57,8 @@ def test_every_option_of_training_reaches_the_run(run, decoder_folder, texts, tm
         "weight_decay": 0.0,
         "lr_scheduler_type": "cosine",
         "attention_ramp": 0.5,
+        "average_last": 0.5,
+        "layer_decay": 0.9,
         "tune": "lora",
         "lora_r": 4,
         "lora_alpha": 8,
@@ -109,8 +122,62 @@ def test_a_dry_run_says_what_would_be_learnt(run, decoder_folder, texts, tmp_pat
     folder = tmp_path / "adapted"
     command = ["adapt", "--model", decoder_folder, "--output", folder, *STAGE, "--corpus", texts]
     status, out, _ = run(*command, "--dry-run")
-    assert status == 0 and "mntp, 20% masked" in out and "600 tokens in 3 steps" in out
+    assert status == 0 and "mntp, 20% masked" in out and re.search(r"about \d+ tokens in \d+ steps", out)
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("head", [["--labels", "bad,good"], []])
+def test_a_kept_adapter_is_trained_on_by_the_command_that_is_printed(
+    run, decoder_folder, texts, suite_data, tmp_path, head
+):
+    folder = tmp_path / "adapted"
+    command = ["adapt", "--model", decoder_folder, "--output", folder, *STAGE, "--corpus", texts]
+    lora = ["--tune", "lora", "--lora_r", 4, "--lora_alpha", 8, "--merge_adapter", "false"]
+    status, out, err = run(*command, *head, *lora)
+    assert status == 0, err
+    rows = tmp_path / "rows.csv"
+    rows.write_text(
+        "text,label\n" + "".join(f"{text},{'bad' if 'bad' in text else 'good'}\n" for text in TEXTS)
+    )
+    program, *words = out.splitlines()[-1].removeprefix("Next: ").split()
+    found = {"FILE": rows, "FOLDER": tmp_path / "trained", "NAME": "sst2"}
+    data = [] if head else ["--data_dir", suite_data]
+    status, _, err = run(*(found.get(word, word) for word in words), *data, "--epochs", 1)
+    assert program == "gemma-encoder" and status == 0, err
+
+
+def test_files_data_sets_and_a_suite_are_one_corpus(run, decoder_folder, suite_data, tmp_path):
+    parquet, hub, folder = tmp_path / "rows.parquet", tmp_path / "hub", tmp_path / "adapted"
+    Dataset.from_dict({"text": TEXTS}).to_parquet(parquet)
+    hub.mkdir()  # it stands in for the hub: the same library opens both
+    (hub / "train.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS[:3]))
+    sources = [str(parquet), f"hub:{hub}", *(f"task:{name}" for name in GLUE)]
+    status, _, err = run(
+        *["adapt", "--model", decoder_folder, "--output", folder, *STAGE],
+        *["--corpus", f"{parquet},hub:{hub},task:glue", "--data_dir", suite_data, "--tokens", "3K"],
+    )
+    assert status == 0, err
+    data = json.loads((folder / "run.json").read_text())["data"]
+    assert list(data["by_source"]) == sources and data["by_source"][f"hub:{hub}"]["texts"] == 3
+    unread = {source for source, read in data["by_source"].items() if not read["texts"]}
+    assert unread == {f"task:{name}" for name in GLUE if get_task(name).trained_on}
+    assert all(f"{source}: {read['texts']} text" in err for source, read in data["by_source"].items())
+
+
+def test_a_step_that_is_raised_to_the_longest_document_is_told(run, decoder_folder, texts, tmp_path):
+    command = [
+        "adapt",
+        "--model",
+        decoder_folder,
+        "--output",
+        tmp_path / "adapted",
+        *STAGE,
+        "--corpus",
+        texts,
+    ]
+    status, _, err = run(*command, "--batch_tokens", 5, "--dry-run")
+    assert status == 0 and "and not 5 (--batch_tokens)" in err
+    assert "--batch_tokens" not in run(*command, "--dry-run")[2]
 
 
 @pytest.mark.parametrize(
@@ -119,6 +186,14 @@ def test_a_dry_run_says_what_would_be_learnt(run, decoder_folder, texts, tmp_pat
         (["--tokens", "5M"], "--tokens does nothing here: it is for --objective"),
         (["--objective", "mntp"], "no text to adapt on"),
         (["--objective", "mntp", "--corpus", "nowhere.txt"], "nowhere.txt"),
+        (
+            ["--objective", "mntp", "--corpus", "TEXTS,nowhere.txt", "--tokens", "50"],
+            "no such file [nowhere.txt",
+        ),
+        (
+            ["--objective", "mntp", "--corpus", "TEXTS", "--warmup_steps", "900", "--tokens", "1K"],
+            "warmup_steps is 900, and there",
+        ),
         (["--objective", "mntp", "--corpus", "task:nothing"], "no task 'nothing'"),
         (["--objective", "mntp", "--corpus", "TEXTS", "--tokens", "many"], "--tokens is 'many'"),
         (["--objective", "mntp", "--corpus", "TEXTS", "--lora_r", "4"], "it is for --tune lora"),
@@ -128,7 +203,7 @@ def test_a_dry_run_says_what_would_be_learnt(run, decoder_folder, texts, tmp_pat
     ],
 )
 def test_mistakes_are_told_in_a_line(refused, decoder_folder, texts, tmp_path, more, says):
-    more = [str(texts) if word == "TEXTS" else word for word in more]
+    more = [word.replace("TEXTS", str(texts)) for word in more]
     assert says in refused("adapt", "--model", decoder_folder, "--output", tmp_path / "new", *more)
     assert not (tmp_path / "new").exists()
 

@@ -38,6 +38,10 @@ from gemma_encoder.training.parameters import add_lora
             {"early_stopping_patience": 1, "eval_strategy": "no", "load_best_model_at_end": False},
             "needs evaluations",
         ),
+        (
+            {"average_last": 0.3, "early_stopping_patience": 1, "load_best_model_at_end": False},
+            "average_last averages the last steps",
+        ),
         ({"label_smoothing_factor": 0.1}, "label_smoothing_factor is 0.1"),
         ({"auto_find_batch_size": True}, "auto_find_batch_size"),
         ({"fsdp": "full_shard"}, "fsdp"),
@@ -175,7 +179,7 @@ def test_an_earlier_run_is_only_replaced_when_asked_to(tmp_path):
     old = tmp_path / "model.checkpoints" / "checkpoint-99"
     old.mkdir(parents=True)
     (old / "trainer_state.json").write_text('{"global_step": 99}')
-    with pytest.raises(ConfigError, match="interrupted run left its checkpoints"):
+    with pytest.raises(ConfigError, match=r"interrupted run left its checkpoints.*--resume .*--overwrite "):
         train(encoder_of(), data_of(), arguments(tmp_path))
     assert old.is_dir()
     train(encoder_of(), data_of(), arguments(tmp_path, keep_checkpoints=True), overwrite=True)

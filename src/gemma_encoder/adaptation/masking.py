@@ -49,6 +49,13 @@ class Masking:
         if not 0 < self.rate < 1:
             raise ConfigError(f"mask_rate is {self.rate}", fix="use a share above 0 and below 1")
 
+    def places(self, ids: np.ndarray, special: frozenset[int]) -> np.ndarray:
+        """Indices of the tokens that can be masked, and asked for, in a document `[L]`."""
+        places = np.flatnonzero(~np.isin(ids, list(special)))
+        if self.objective == "mntp":  # what has no token before it can't be predicted from there
+            places = places[places > 0]
+        return places
+
     def apply(
         self, ids: np.ndarray, special: frozenset[int], draw: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -62,9 +69,7 @@ class Masking:
         Returns:
             The ids with masks, and what the state at each place has to say, `NO_TARGET` if nothing: `[L]`.
         """
-        places = np.flatnonzero(~np.isin(ids, list(special)))
-        if self.objective == "mntp":  # what has no token before it can't be predicted from there
-            places = places[places > 0]
+        places = self.places(ids, special)
         masked, targets = ids.copy(), np.full(len(ids), NO_TARGET, dtype=np.int64)
         if len(places):
             count = max(1, round(self.rate * len(places)))
@@ -150,9 +155,14 @@ class MaskedDocuments(torch.utils.data.Dataset):
         width = self.lengths.sum() / self.batches  # at least as long as any document, so no batch is empty
         self.batch_of = np.minimum(before // width, self.batches - 1).astype(int)
 
+    @property
+    def tokens(self) -> int:
+        """Of all documents."""
+        return int(self.lengths.sum())
+
     def fingerprint(self) -> str:
-        """A text that differs for other documents, masks or batches."""
-        hashed = hashlib.sha256(f"{self.masking} {sorted(self.special)} {self.batches} {self.seed}".encode())
+        """A text that differs for other documents or masks, however they are cut into batches."""
+        hashed = hashlib.sha256(f"{self.masking} {sorted(self.special)} {self.seed}".encode())
         for document in self.documents:
             hashed.update(document.tobytes() + b"|")
         return hashed.hexdigest()[:16]

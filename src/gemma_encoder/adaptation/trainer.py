@@ -48,7 +48,10 @@ class MaskedTrainer(PackedTrainer):
         self.head, self.heldout = head, heldout
         self.collator = MaskedCollator(int(encoder.tokenizer.pad_token_id or 0))
         super().__init__(_States(encoder), args, self.collator, train_items, heldout)
-        self._settings = decisive_settings(encoder, args, METRICS, train_items, heldout)
+        # Batches decide what is learnt; those of held-out text only how fast it is judged.
+        self._settings = decisive_settings(encoder, args, METRICS, train_items, heldout) | {
+            "batches of an epoch": str(len(train_items))
+        }
 
     def _set_train_mode(self, model: nn.Module) -> None:
         model.eval()  # the encoder's dropout is for its task, whose rows are few; text is not

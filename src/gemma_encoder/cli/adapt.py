@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ConfigError
 from .common import (
     check_writable,
+    counted,
     encoder_config,
     is_encoder_folder,
     note,
@@ -55,13 +56,13 @@ def run(options: AdaptOptions, masked: MaskedTextOptions, encoder_options: Encod
         encoder.save_pretrained(options.output)
         print_facts(f"Wrote {options.output}", facts(encoder))
     if not options.dry_run:
-        print(f"\nNext: {_next(options)}")
+        print(f"\nNext: {_next(options, masked)}")
 
 
 def _learn(encoder: Encoder, options: AdaptOptions, masked: MaskedTextOptions) -> None:
     """The stage of masked text, and what came of it."""
     from ..adaptation import AdaptationPlan, adapt, read_corpus
-    from ..adaptation.stage import check_adaptation
+    from ..adaptation.stage import check_adaptation, check_warmup, masked_documents
 
     names = ("objective", "batch_tokens", "mask_rate", "mask_token", "original_share", "evaluations")
     plan = AdaptationPlan(
@@ -77,12 +78,24 @@ def _learn(encoder: Encoder, options: AdaptOptions, masked: MaskedTextOptions) -
         data_dir=masked.data_dir,
         data_source=masked.data_source,
     )
-    passes = plan.tokens / corpus.tokens
+    items, _ = masked_documents(encoder, corpus, plan, args)
+    steps = plan.steps(items)
+    check_warmup(args, steps)
+    about = round(steps * items.tokens / len(items))
     what = {
         "corpus": f"{corpus.sources}: {corpus.texts:,} texts, {corpus.tokens:,} tokens",
         "objective": f"{plan.objective}, {plan.mask_rate:.0%} masked",
-        "training": f"{plan.tokens:,} tokens in {plan.steps:,} steps, {passes:.1f} times the corpus",
+        "training": f"about {about:,} tokens in {counted(steps, 'step')}, {about / items.tokens:.1f} times "
+        f"the {items.tokens:,} that are not held out",
     }
+    if len(corpus.by_source) > 1:
+        for source, read in corpus.by_source.items():
+            note(f"{source}: {counted(read['texts'], 'text')}, {counted(read['tokens'], 'token')}")
+    if corpus.longest > plan.batch_tokens:
+        note(
+            f"a step has {corpus.longest:,} tokens at least, as many as the longest document, "
+            f"and not {plan.batch_tokens:,} (--batch_tokens)"
+        )
     if options.dry_run:
         title = f"Would write {options.output} (dry run, nothing written):"
         print_facts(title, facts(encoder) | what)
@@ -96,6 +109,7 @@ def _learn(encoder: Encoder, options: AdaptOptions, masked: MaskedTextOptions) -
         facts(encoder)
         | what
         | {
+            "training": f"{run['tokens']:,} tokens in {counted(run['steps'], 'step')}",
             "masked tokens guessed": _change(before, metrics, "masked_accuracy", ".1%"),
             "their loss": _change(before, metrics, "masked_loss", ".3f"),
             "speed": f"{run['tokens_per_second']:,.0f} tokens/s, {run['wall_seconds'] / 60:.1f} min",
@@ -104,12 +118,12 @@ def _learn(encoder: Encoder, options: AdaptOptions, masked: MaskedTextOptions) -
 
 
 def _change(before: dict[str, float], after: dict[str, float], name: str, form: str) -> str:
-    """A metric of held-out text before and after; a resumed run has no before."""
+    """A metric of held-out text before and after; without before if an older version began the run."""
     first = f"{before[name]:{form}} before, " if before else ""
     return f"{first}{after[name]:{form}} after (held-out text)"
 
 
-def _next(options: AdaptOptions) -> str:
+def _next(options: AdaptOptions, masked: MaskedTextOptions) -> str:
     """The command that goes on."""
     named = options.task or options.labels or options.problem_type == "regression"
     task = (
@@ -119,6 +133,8 @@ def _next(options: AdaptOptions) -> str:
         if named
         else "--new_head --task NAME"
     )
+    if masked.tune == "lora" and not masked.merge_adapter:  # it is trained on
+        task += f" --tune lora --lora_r {masked.lora_r} --lora_alpha {masked.lora_alpha}"
     return f"gemma-encoder train --model {options.output} {task} --output FOLDER"
 
 
@@ -155,7 +171,12 @@ def _training_arguments(options: AdaptOptions, masked: MaskedTextOptions) -> Enc
     given = {name: value for name, value in asdict(masked).items() if value is not None}
     shared = given.keys() & {each.name for each in fields(EncoderTrainingArguments)}
     chosen = {"learning_rate": LEARNING_RATES[masked.tune]} | {name: given[name] for name in shared}
-    return EncoderTrainingArguments(output_dir=options.output, seed=options.seed, **chosen)
+    return EncoderTrainingArguments(
+        output_dir=options.output,
+        seed=options.seed,
+        load_best_model_at_end=False,  # saved are the last weights, or with average_last a mean
+        **chosen,
+    )
 
 
 def facts(encoder: Encoder) -> dict[str, Any]:

@@ -65,7 +65,7 @@ class EncoderTrainingArguments(TrainingArguments):
             at its start, as if attention were causal, and as much as others from its end on. For
             bidirectional attention in the packed layout; judged is always what attention is in the end.
         average_last: Share of the training, at its end, over which the weights are averaged: the mean is what
-            is judged at the end and saved. Not with `load_best_model_at_end`.
+            is judged at the end and saved. Not with `load_best_model_at_end` or `early_stopping_patience`.
         tune: What is trained besides pooler and head: `full` = the backbone, `lora` = adapters on it, `head`
             = nothing.
         train_embeddings: Whether `full` also trains the token embeddings (most of a small Gemma's
@@ -162,6 +162,11 @@ class EncoderTrainingArguments(TrainingArguments):
             raise ConfigError(
                 "average_last saves a mean of weights, load_best_model_at_end those of a checkpoint",
                 fix="set load_best_model_at_end to false, or leave average_last out",
+            )
+        if self.average_last and self.early_stopping_patience is not None:
+            raise ConfigError(
+                "average_last averages the last steps, which early_stopping_patience may leave out",
+                fix="leave one of them out",
             )
         if not 0 < self.layer_decay <= 1:
             raise ConfigError(f"layer_decay is {self.layer_decay}", fix="use a number above 0, at most 1")

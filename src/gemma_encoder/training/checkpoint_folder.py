@@ -57,7 +57,9 @@ def begin(
         _refuse_earlier_run(output_dir, checkpoints if found else None)
     if resume and found is None:
         raise TrainingError(
-            "There is no checkpoint to resume", where=str(checkpoints), fix="train without resume"
+            "There is no checkpoint to resume",
+            where=str(checkpoints),
+            fix="start without --resume (resume=True)",
         )
     with args.main_process_first(local=False):
         if not resume and args.process_index == 0:
@@ -71,13 +73,13 @@ def _refuse_earlier_run(output_dir: Path, checkpoints: Path | None) -> None:
         raise ConfigError(
             "An interrupted run left its checkpoints",
             where=str(checkpoints),
-            fix="go on from them with resume=True, or start again with overwrite=True",
+            fix="go on from them: --resume (resume=True), or start again: --overwrite (overwrite=True)",
         )
     if (output_dir / CONFIG_FILE).is_file():
         raise ConfigError(
             "The output folder holds a model",
             where=str(output_dir),
-            fix="give another folder, or replace it with overwrite=True",
+            fix="give another folder, or replace it: --overwrite (overwrite=True)",
         )
 
 

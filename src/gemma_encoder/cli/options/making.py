@@ -48,7 +48,8 @@ class MaskedTextOptions:
             from the masked place itself (mlm).
         corpus: Text to learn from: files (.txt with a text a line, CSV, TSV, JSONL, parquet, also with .gz),
             hub:NAME for a data set on the Hugging Face hub, task:NAME for the training texts of a task or of
-            all tasks of glue or superglue. Several are put together.
+            all tasks of glue or superglue. Several take turns, a text each. A text longer than --max_length
+            becomes several, none of it lost.
         tokens: Tokens to learn from, such as 500K or 5M; a smaller corpus is seen several times.
         text_column: Column of the text in files and hub data sets.
         data_dir: Folder with the files of task:NAME; the bundled sets or the hub if not given.
@@ -56,15 +57,18 @@ class MaskedTextOptions:
         mask_rate: Share of the tokens that are masked.
         mask_token: Token that stands in their place; the tokenizer's mask token, or one that its makers left
             unused, if not given.
-        batch_tokens: Tokens of one optimiser step, about.
+        batch_tokens: Tokens of one optimiser step, about; those of the longest document at least.
         max_tokens: Most tokens in one forward pass; lower it when memory runs out. Decides speed and memory
             only.
         learning_rate: Peak learning rate; 5e-5, with LoRA 3e-4, if not given.
+        layer_decay: A layer's learning rate is that of the layer above it times this; 1 is the same for all.
         warmup_steps: Steps of warm-up, as a share of all steps if below 1.
         weight_decay: Weight decay of matrices; vectors have none.
         lr_scheduler_type: How the learning rate falls: linear, cosine, constant, ...
         attention_ramp: Share of the training over which later tokens come into attention, from counting
             nothing (causal) to as much as others.
+        average_last: Share of the training, at its end, over which the weights are averaged; the mean is
+            saved.
         tune: All of the backbone but the token embeddings, or LoRA adapters on it.
         lora_r: Rank of LoRA updates.
         lora_alpha: Their scale is lora_alpha / lora_r.
@@ -87,10 +91,12 @@ class MaskedTextOptions:
     batch_tokens: int = 4096
     max_tokens: int = 1024
     learning_rate: float | None = None
+    layer_decay: float = 1.0
     warmup_steps: float = 0.1
     weight_decay: float = 0.01
     lr_scheduler_type: str = "linear"
     attention_ramp: float = 0.0
+    average_last: float = 0.0
     tune: Literal["full", "lora"] = "full"
     lora_r: int = 16
     lora_alpha: int = 32
