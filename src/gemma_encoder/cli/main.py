@@ -25,7 +25,7 @@ from .common import note
 
 PROGRAM = "gemma-encoder"
 VERBS = {
-    "adapt": "Turn a decoder into an encoder, verified, with a new head; --objective learns plain text first.",
+    "adapt": "Turn a decoder into an encoder, verified, with a new head; --objective learns text first.",
     "train": "Train an encoder, or a decoder adapted on the way, on a task or on your own file.",
     "evaluate": "Judge an encoder on a task or a labelled file, or a TREC run: metrics, baseline, intervals.",
     "predict": "Classify or score texts: CSV, TSV, JSONL, parquet or lines in; JSONL or CSV out; resumable.",
