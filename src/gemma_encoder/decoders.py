@@ -146,25 +146,59 @@ def load_decoder(
     path = Path(name).expanduser()
     if name in NAMED_DECODERS and not path.is_dir():
         return _load_named(name, dtype)
+    _refuse_wrong_path(name)
+    if path.is_file():
+        folder = _convert_once(path.stem, _fingerprint(path), lambda _: path)
+        return _load_converted(folder, dtype, str(path.resolve()))
+    if path.is_dir():
+        return _load_folder(str(path), dtype, source=str(path.resolve()))
+    return _load_folder(name, dtype, source=name, revision=revision)
+
+
+def check_decoder(source: str | Path) -> None:
+    """Refuse what `load_decoder` would refuse, as far as can be told without its weights and in a moment.
+
+    Args:
+        source: As in `load_decoder`. Of a hub id the configuration is read, which may ask the hub for it.
+
+    Raises:
+        DecoderError: Not found, or not a decoder.
+    """
+    name = str(source)
+    path = Path(name).expanduser()
+    if name in NAMED_DECODERS and not path.is_dir():
+        _refuse_missing_package(name)
+        return
+    _refuse_wrong_path(name)
+    if path.is_file():
+        return
+    folder = str(path) if path.is_dir() else name
+    try:
+        with quiet():
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # as in `_load_folder`
+        raise _loading_error(name, error) from error
+    _refuse_non_decoders(config, name)
+
+
+def _refuse_wrong_path(name: str) -> None:
+    """Refuse a path at which there is no decoder; what may be a hub id passes."""
+    path = Path(name).expanduser()
     if path.suffix == ".gguf" and not path.is_dir():
         if not path.is_file():
             raise DecoderError("The GGUF file does not exist", where=name, fix="check the path")
-        folder = _convert_once(path.stem, _fingerprint(path), lambda _: path)
-        return _load_converted(folder, dtype, str(path.resolve()))
-    if path.is_file():
+    elif path.is_file():
         raise DecoderError("A single file is no decoder", where=name, fix="name its folder, or a .gguf file")
-    if path.is_dir():
-        if (path / "gemma_encoder.json").is_file():  # its window is set already; set again, it would shrink
-            raise DecoderError(
-                "The folder holds an encoder, not a decoder", where=name, fix="open it with from_pretrained"
-            )
-        if not (path / "config.json").is_file():
-            raise DecoderError(
-                "The folder holds no model: config.json is missing", where=name, fix="name a model folder"
-            )
-        return _load_folder(str(path), dtype, source=str(path.resolve()))
-    refuse_missing(name)
-    return _load_folder(name, dtype, source=name, revision=revision)
+    elif not path.is_dir():
+        refuse_missing(name)
+    elif (path / "gemma_encoder.json").is_file():  # its window is set already; set again, it would shrink
+        raise DecoderError(
+            "The folder holds an encoder, not a decoder", where=name, fix="open it with from_pretrained"
+        )
+    elif not (path / "config.json").is_file():
+        raise DecoderError(
+            "The folder holds no model: config.json is missing", where=name, fix="name a model folder"
+        )
 
 
 def describe_decoder(source: str) -> str:
@@ -209,11 +243,16 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     path.write_text(json.dumps(config | {"added_tokens_decoder": added}, indent=2) + "\n", encoding="utf-8")
 
 
-def _load_named(name: str, dtype: torch.dtype) -> Decoder:
+def _refuse_missing_package(name: str) -> None:
     known = NAMED_DECODERS[name]
     spec = importlib.util.find_spec(known.package)
     if spec is None or spec.origin is None:  # no origin: only an empty folder is left of it
         raise DecoderError(f"The package that carries {name} is not installed", fix=known.install)
+
+
+def _load_named(name: str, dtype: torch.dtype) -> Decoder:
+    known = NAMED_DECODERS[name]
+    _refuse_missing_package(name)
     try:
         version = importlib.metadata.version(known.package.replace("_", "-"))
     except importlib.metadata.PackageNotFoundError:  # on the path without being installed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 import yaml
 
 from gemma_encoder.cli.options import StudyOptions
-from gemma_encoder.cli.study import plan_of
+from gemma_encoder.cli.study import _duration, _to_resume, plan_of
 from gemma_encoder.cli.study_recipes import Recipes
 from gemma_encoder.errors import ConfigError
 from gemma_encoder.study.storage import StudyStorage
@@ -55,7 +56,7 @@ def test_a_study_is_run_reported_exported_and_gone_on_with(run, written, tmp_pat
     folder = tmp_path / "study"
     status, out, err = run(*written(learning_rates=[1e-3, 3e-3]))
     assert status == 0, err
-    assert "attention: causal against bidirectional" in out and "8 of 8" in err
+    assert 'attention: "causal" against "bidirectional"' in out and "8 of 8" in err
     records = StudyStorage(folder, "study").records()
     tuning = [each for each in records if each.key.stage == "tuning"]
     report = [each for each in records if each.key.stage == "report"]
@@ -84,9 +85,15 @@ def test_a_study_is_run_reported_exported_and_gone_on_with(run, written, tmp_pat
     run("study", "export", folder, "--format", "parquet")
     assert (folder / "trials.parquet").is_file()
 
+    moved = folder.rename(tmp_path / "moved")
+    status, out, _ = run("study", "status", moved)
+    assert status == 0 and "8 of 8" in out and "best so far  wnli: " in out
+    moved.rename(folder)
+
     began = time.monotonic()
     status, _, err = run(*written(learning_rates=[1e-3, 3e-3]))
     assert status == 0 and len(StudyStorage(folder, "study").records()) == 8, err
+    assert [line for line in err.splitlines() if "8 of 8" in line] == ["8 of 8 trials were done before"]
     assert time.monotonic() - began < 60
     error = run(*written(learning_rates=[1e-3]))[2]
     assert "learning_rates was [0.001, 0.003] and is [0.001]" in error
@@ -96,7 +103,7 @@ def test_the_smoke_study_runs_and_its_report_is_whole(run, decoder_folder, tmp_p
     recipe = Path(__file__).parents[2] / "recipes" / "study_smoke.yaml"
     status, out, err = run("study", "--config", recipe, "--model", decoder_folder, "--output", tmp_path)
     assert status == 0, err
-    assert "24 of 24" in err and "pooling: last against mean" in out
+    assert "24 of 24" in err and 'pooling: "last" against "mean"' in out
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     plain = re.sub(r"<[^>]+>", " ", page)
     for part in (
@@ -122,7 +129,7 @@ def test_a_search_ends_with_finalists_in_the_report(run, written, tmp_path):
         *written(axes=axes, design="search", trials=4, finalists=1, pruning="median", seeds=2)
     )
     assert status == 0, err
-    assert "finalists: " in out
+    assert "finalists: " in out and "not finished" not in err
     records = StudyStorage(tmp_path / "study", "study").records()
     assert sum(each.key.stage == "search" for each in records) == 4
     reported = [each for each in records if each.key.stage == "report"]
@@ -172,14 +179,20 @@ def test_folders_are_arms_too_and_their_backbone_is_what_is_trained(run, written
     assert status == 0, err
     records = {each.key.arm: each for each in StudyStorage(tmp_path / "study", "study").records()}
     assert records.keys() == {"baseline", "start learnt"}
-    assert f"--model={encoder_folder}" in records["start learnt"].result.command
+    command = shlex.split(records["start learnt"].result.command)
+    assert f"--model={encoder_folder}" in command
+    assert "--new_head" in command and "--pooling.kind=mean" in command
+    assert "--new_head" not in records["baseline"].result.command
+    assert run(*command[1:-1], tmp_path / "repeated")[0] == 0
     # That folder was only adapted, so both begin with the same weights.
     scores = [each.result.scores for each in records.values()]
     assert (scores[0] == scores[1]).all()
 
     other = {"start": {"as it is": {}, "learnt": {"model": str(encoder_folder), "attention": "causal"}}}
     _, _, err = run(*written(axes=other, seeds=1), "--output", str(tmp_path / "other"))
+    assert "The arm start learnt can't be made for wnli" in err
     assert "attention is 'bidirectional' and can't be made 'causal'" in err
+    assert not (tmp_path / "other").exists()
 
 
 def test_an_axis_of_layers_is_verified_level_by_level(run, written, tmp_path):
@@ -197,7 +210,11 @@ def test_a_dry_run_and_a_preview_write_nothing(run, written, tmp_path):
     assert status == 0 and "attention causal" in out and "trials to report  4" in out
     status, out, err = run(*written(), "--preview")
     assert status == 0 and "By two short trials" in out, err
+    assert re.search(r"all  about (?!0 )[\d.]+ (seconds|minutes) with one worker", out), out
     assert not (tmp_path / "study" / "study.db").exists()
+
+
+MISSING = {"start": {"as it is": {}, "learnt": {"model": "adapted/mntp"}}}
 
 
 @pytest.mark.parametrize(
@@ -213,11 +230,63 @@ def test_a_dry_run_and_a_preview_write_nothing(run, written, tmp_path):
         ({"model": None}, "No decoder is named"),
         ({"workers": 0}, "workers is 0"),
         ({"learning_rates": ["fast"]}, "expected a list of numbers"),
+        (
+            {"axes": MISSING},
+            "The arm start learnt can't be made for wnli: No folder, file or reachable hub model",
+        ),
+        (
+            {"axes": {"start": {"a": {}, "b": {"model": "./none"}}}},
+            "start b can't be made for wnli: The folder",
+        ),
+        ({"tasks": ["copa"]}, "can't be made for copa: A study trains on rows, and this is a ranking task"),
+        ({"base": {**BASE, "padding_side": "left"}}, "do nothing in the packed layout"),
+        (
+            {"design": "search", "axes": {"lerning_rate": {"low": 1e-5, "high": 1e-3}}},
+            "no option lerning_rate",
+        ),
     ],
 )
 def test_mistakes_are_told_before_anything_runs(refused, written, tmp_path, changes, says):
     assert says in refused(*written(**changes))
     assert not (tmp_path / "study").exists()
+
+
+def test_a_dry_run_refuses_options_that_do_not_exist(refused, written, tmp_path):
+    wrong = written(axes={"attentoin": ["bidirectional", "causal"]})
+    assert "no option attentoin; did you mean attention?" in refused(*wrong, "--dry-run")
+
+
+def test_changed_texts_are_refused(run, written, tmp_path):
+    rows = [f"text {number},{'good' if number % 3 else 'bad'}" for number in range(40)]
+    file = tmp_path / "rows.csv"
+    file.write_text("\n".join(["text,label", *rows]), encoding="utf-8")
+    base = {**BASE, "train_file": str(file)}
+    del base["data_source"]
+    assert run(*written(tasks=[], base=base, seeds=1))[0] == 0
+    file.write_text("\n".join(["text,label", *rows]).replace("text 7", "words"), encoding="utf-8")
+    status, _, err = run(*written(tasks=[], base=base, seeds=2))
+    assert status != 0 and "The texts or training labels of file are not those" in err
+
+
+def test_the_command_to_go_on_names_the_study_and_hides_a_password():
+    options = StudyOptions(output="my study", name="a b", storage="postgresql://me:secret@host/db")
+    words = shlex.split(_to_resume(options))
+    assert words[:4] == ["gemma-encoder", "study", "resume", "my study"]
+    assert words[4:] == ["--name=a b", "--storage=postgresql://me:...@host/db"]
+    assert _to_resume(StudyOptions(output="runs/a")) == "gemma-encoder study resume runs/a"
+
+
+def test_a_budget_that_ends_a_search_is_told(run, written):
+    axes = {**STUDY["axes"], "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}
+    command = written(axes=axes, design="search", trials=3, finalists=1, seeds=1)
+    status, _, err = run(*command, "--budget_minutes", "0")
+    assert status == 0 and "the search is not finished: 0 of 3 settings of wnli have been tried" in err
+    assert "goes on (to the end without --budget_minutes)" in err
+
+
+@pytest.mark.parametrize(("minutes", "said"), [(0.5, "30 seconds"), (1.26, "1.3 minutes"), (90, "1.5 hours")])
+def test_durations_in_words(minutes, said):
+    assert _duration(minutes) == said
 
 
 def test_actions_need_a_study(refused, tmp_path):

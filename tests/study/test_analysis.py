@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from gemma_encoder.study.analysis import MEAN, _Words, analyse
-from gemma_encoder.study.plan import StudyPlan
+from gemma_encoder.study.choosing import left_of_search
+from gemma_encoder.study.plan import StudyPlan, TrialKey
 from gemma_encoder.study.records import Record, ReportRows, TrialResult
 from gemma_encoder.study.statistics import contrast
 
@@ -72,9 +73,9 @@ def test_one_factor_has_a_table_for_each_axis_and_says_what_is_better():
     assert mean.values == pytest.approx(
         [(a + b) / 2 for a, b in zip(rows[1].values, rows[3].values, strict=True)]
     )
-    assert "attention: causal against bidirectional: +" in found.answer[0] and found.answer[0].endswith(
-        "better."
-    )
+    assert 'attention: "causal" against "bidirectional": +' in found.answer[0]
+    assert " points on the mean of 2 tasks (" in found.answer[0] and found.answer[0].endswith("better.")
+    assert len(found.answer) == 2
     assert found.axes[1].rows[-1].verdict not in ("better", "worse")
     assert found.curves[0].loss == [(5, 0.7)] and found.environment == {"torch": "2"}
     assert len(found.trials) == 18 and {"attention", "pooling.kind", "accuracy"} <= set(found.trials[0])
@@ -137,6 +138,114 @@ def test_what_a_reader_must_know_is_noted():
     assert "wnli is judged by 400 of 500 rows: not the official split." in notes
     assert any("edge of those tried: sst2, baseline (5e-05)" in note for note in notes)
     assert not any("same learning rate" in note for note in notes)
+
+
+SEARCH = replace(
+    PLAN,
+    axes={**AXES, "learning_rate": {"low": 1e-5, "high": 1e-3}},
+    design="search",
+    trials=1,
+    finalists=1,
+)
+
+
+def searched(settings: dict[str, dict[str, object]], report: bool = True) -> list[Record]:
+    """Records of a search that found one setting for each task, and of its report."""
+    draw, records = np.random.default_rng(0), []
+    baseline = SEARCH.arms()[0]
+    for task, chosen in settings.items():
+        arm = SEARCH.arm_of({"attention": "bidirectional", "pooling.kind": "mean", **chosen})
+        records.append(
+            Record(TrialKey(task, arm.name, "search", 1000), 0, "complete", arm.options, arm.levels)
+        )
+        records[-1] = replace(records[-1], result=replace(result(0.9, draw), report=None, scores=None))
+        for each, right in ((baseline, 0.6), (arm, 0.9))[: 2 if report else 1]:
+            records += [
+                Record(key, 0, "complete", each.options, each.levels, result(right, draw))
+                for key in SEARCH.report_keys([each.name], [task])
+            ]
+    return records
+
+
+def test_finalists_that_differ_by_task_are_answered_task_by_task():
+    records = searched(
+        {
+            "sst2": {"attention": "causal", "learning_rate": 1e-4},
+            "wnli": {"pooling.kind": "last_k", "learning_rate": 1e-4},
+        }
+    )
+    found = analyse(SEARCH, records, REPORT_ROWS)
+    assert len(found.answer) == 2
+    for sentence, task in zip(found.answer, SEARCH.tasks, strict=True):
+        assert f" points on {task} (" in sentence and sentence.endswith("better.")
+    assert found.answer[0].startswith(
+        'finalists: "attention causal + learning_rate 0.0001" against "baseline"'
+    )
+    assert any("nobody tuned" in note and "that of each task" in note for note in found.notes)
+    tuned = replace(SEARCH, base={**SEARCH.base, "learning_rate": 3e-5})
+    assert any("learning rate is 3e-05" in note for note in analyse(tuned, records, REPORT_ROWS).notes)
+
+
+def test_a_search_that_a_budget_ended_says_so():
+    settings = {task: {"attention": "causal", "learning_rate": 1e-4} for task in SEARCH.tasks}
+    whole = searched(settings)
+    assert not any("not finished" in note for note in analyse(SEARCH, whole, REPORT_ROWS).notes)
+    assert left_of_search(whole, SEARCH) == [] and left_of_search([], PLAN) == []
+    longer = replace(SEARCH, trials=5)
+    left = "1 of 5 settings of sst2 have been tried; 1 of 5 settings of wnli have been tried"
+    (said,) = [note for note in analyse(longer, whole, REPORT_ROWS).notes if "not finished" in note]
+    assert left in said and "without --budget_minutes" in said
+    assert left_of_search(searched(settings, report=False), SEARCH) == [
+        f"the finalists of {task} have not been trained" for task in SEARCH.tasks
+    ]
+
+
+def test_each_arm_has_its_command_of_the_first_task_and_seed():
+    records = [
+        replace(each, result=replace(each.result, command=f"train {each.key}"))
+        for each in reversed(records_of(PLAN, RIGHT))
+    ]
+    found = analyse(PLAN, records, REPORT_ROWS, commands=["resume"])
+    assert found.commands == ["resume", *(f"train sst2, {arm}, seed 0" for arm in RIGHT)]
+
+
+def test_an_error_is_better_when_it_is_small():
+    numbers = np.linspace(0, 1, ROWS)
+    rows = ReportRows(("mse",), "regression", numbers, {"mse": 0.0837})
+    plan = replace(PLAN, tasks=("sst2",))
+    draw = np.random.default_rng(0)
+    records = []
+    for record in records_of(plan, RIGHT):
+        noise = 0.1 if record.key.arm == "attention causal" else 0.3
+        scores = (numbers + noise * draw.standard_normal(ROWS)).astype(np.float32)[:, None]
+        error = {"mse": float(((scores[:, 0] - numbers) ** 2).mean())}
+        records.append(
+            replace(record, result=replace(record.result, selection=error, report=error, scores=scores))
+        )
+    found = analyse(plan, records, {"sst2": rows})
+    assert found.lower_is_better == {"sst2", MEAN} and found.axes[0].rows[1].verdict == "better"
+    assert found.axes[0].rows[1].difference.estimate < 0
+    assert found.set_up["points without reading a text"] == "sst2 8.4 (mse)"
+    assert analyse(PLAN, records_of(PLAN, RIGHT), REPORT_ROWS).lower_is_better == set()
+
+
+def test_trials_of_an_arm_with_different_learning_rates_are_noted():
+    records = records_of(PLAN, RIGHT)
+    assert not any("different learning rates" in note for note in analyse(PLAN, records, REPORT_ROWS).notes)
+    records[0] = replace(records[0], result=replace(records[0].result, learning_rate=5e-5))
+    notes = analyse(PLAN, records, REPORT_ROWS).notes
+    assert any("different learning rates: sst2, baseline (2e-05, 5e-05)" in note for note in notes)
+
+
+def test_memory_is_shown_of_a_trial_and_not_of_the_process():
+    records = records_of(PLAN, RIGHT)
+    found = analyse(PLAN, records, REPORT_ROWS)
+    assert {row.peak_mib for axis in found.axes for row in axis.rows} == {0.0}
+    assert found.trials[0]["process_peak_mib"] == 900 and "peak_mib" not in found.trials[0]
+    on_gpu = [replace(each, result=replace(each.result, peak_of_trial=True)) for each in records]
+    found = analyse(PLAN, on_gpu, REPORT_ROWS)
+    assert {row.peak_mib for axis in found.axes for row in axis.rows} == {900}
+    assert found.trials[0]["peak_mib"] == 900 and "process_peak_mib" not in found.trials[0]
 
 
 def test_unlike_machines_are_noted():

@@ -82,8 +82,20 @@ def test_a_search_knows_its_baseline_and_makes_arms_of_settings():
     assert [arm.name for arm in plan.arms()] == ["baseline"]
     assert "learning_rate" not in plan.arms()[0].options  # that of the base options
     arm = plan.arm_of({"attention": "causal", "pooling": "mean", "learning_rate": 0.000123456})
-    assert arm.name == "attention causal + learning_rate 0.000123"
+    assert arm.name == "attention causal + learning_rate 0.000123456"
     assert arm.options == {"attention": "causal", "pooling.kind": "mean", "learning_rate": 0.000123456}
+
+
+def test_the_arms_to_check_have_every_option():
+    assert PLAN.arms_to_check() == PLAN.arms()
+    axes = {"attention": ["bidirectional", "causal"], "learning_rate": {"low": 1e-5, "high": 1e-3}}
+    arms = replace(PLAN, axes=axes, design="search").arms_to_check()
+    assert [dict(arm.options) for arm in arms] == [
+        {"attention": "bidirectional"},
+        {"attention": "bidirectional", "learning_rate": 1e-5},
+        {"attention": "causal", "learning_rate": 1e-5},
+        {"attention": "bidirectional", "learning_rate": 1e-3},
+    ]
 
 
 def test_options_flatten():
@@ -107,6 +119,7 @@ def test_options_flatten():
         ({"design": "random"}, "design is 'random'"),
         ({"tasks": ("rte", "rte")}, "each once"),
         ({"tasks": ()}, "at least one task"),
+        ({"learning_rates": (1e-3, 0.001)}, "name each learning rate once"),
         ({"seeds": 0}, "seeds is 0"),
         ({"report_rows": 0}, "report_rows is 0"),
     ],
@@ -142,6 +155,8 @@ def test_more_seeds_tasks_and_arms_go_on_with_a_study():
         {"selection_rows": 10},
         {"report_rows": 10},
         {"design": "grid"},
+        {"seeds": 1},
+        {"tasks": ("rte", "mrpc")},
     ],
 )
 def test_a_changed_plan_is_refused_with_what_differs(changed):

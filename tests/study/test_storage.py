@@ -19,8 +19,9 @@ import pytest
 from gemma_encoder.errors import ConfigError
 from gemma_encoder.study.choosing import best_learning_rate, finalists, search_ended
 from gemma_encoder.study.plan import StudyPlan, TrialKey
-from gemma_encoder.study.records import Record, ReportRows, TrialResult
+from gemma_encoder.study.records import DIED, INTERRUPTED, Record, ReportRows, TrialResult
 from gemma_encoder.study.storage import StudyStorage
+from gemma_encoder.study.worker import Worker
 
 PLAN = StudyPlan(
     tasks=("sst2",), base={"model": "m"}, axes={"attention": ["bidirectional", "causal"]}, seeds=3
@@ -176,6 +177,35 @@ def test_rows_are_kept_and_others_refused(storage):
     assert storage.rows()["sst2"].labels.tolist() == [0, 1]
     with pytest.raises(ConfigError, match="The rows of sst2 are not those"):
         storage.set_rows("sst2", replace(ROWS, labels=np.array([1, 1])))
+    storage.set_rows("sst2", replace(ROWS, digest="1"))  # an older study knows none
+    storage.set_rows("rte", replace(ROWS, digest="1"))
+    with pytest.raises(ConfigError, match="The texts or training labels of rte are not those"):
+        storage.set_rows("rte", replace(ROWS, digest="2"))
+
+
+def test_what_older_versions_stored_is_read():
+    old = ROWS.to_json()
+    del old["digest"]
+    assert ReportRows.from_json(old).digest == ""
+    old = RESULT.to_json()
+    del old["peak_of_trial"]
+    assert not TrialResult.from_json(old).peak_of_trial
+
+
+def test_a_study_that_was_stopped_before_it_had_a_plan_says_so(tmp_path):
+    storage = StudyStorage(tmp_path, "one")
+    storage._study("one", create=True)
+    with pytest.raises(ConfigError, match="stopped before it had a plan"):
+        storage.plan()
+    storage.begin(PLAN)
+    assert storage.plan() == PLAN
+
+
+def test_studies_are_named_without_their_searches(storage):
+    storage._study("one/sst2", create=True)
+    assert storage.studies() == ["one"]
+    storage._study("two", create=True)
+    assert sorted(storage.studies()) == ["one", "two"]
 
 
 def test_a_storage_that_can_not_be_opened_says_so_without_the_password(tmp_path):
@@ -251,7 +281,8 @@ def test_killed_workers_lose_and_repeat_nothing(tmp_path):
 def _record(key: TrialKey, value: float | None, number: int = 0, options: dict | None = None) -> Record:
     state = "complete" if value is not None else "failed"
     result = None if value is None else replace(RESULT, selection={"accuracy": value})
-    return Record(key, number, state, options or {}, {"attention": key.arm}, result)
+    error = "" if result else "bad row"
+    return Record(key, number, state, options or {}, {"attention": key.arm}, result, error)
 
 
 def test_the_best_learning_rate_is_by_the_mean_of_all_tries():
@@ -268,11 +299,35 @@ def test_the_best_learning_rate_is_by_the_mean_of_all_tries():
     assert best(records) == 3e-5
     assert best(records, higher=False) == 1e-5
     assert best(records[:3]) is None  # one has not ended
-    failed = [*records[:2], *(replace(each, state="failed", result=None) for each in records[2:])]
-    assert best(failed) == 1e-5
-    half = [*records[:3], replace(records[3], state="failed", result=None)]
-    assert best(half) == 1e-5  # the other has one seed, 0.8
-    assert best([replace(each, state="failed", result=None) for each in records]) is None
+
+    def ended(record: Record, error: str) -> Record:
+        return replace(record, state="failed", result=None, error=error)
+
+    assert best([*records[:2], *(ended(each, "bad row") for each in records[2:])]) == 1e-5
+    assert best([*records[:3], ended(records[3], "bad row")]) == 1e-5  # the other has one seed, 0.8
+    assert best([ended(each, "bad row") for each in records]) is None
+    for error in (INTERRUPTED, DIED, ""):
+        assert best([*records[:3], ended(records[3], error)]) is None, "it runs again"
+
+
+def test_an_arm_keeps_the_learning_rate_of_its_first_report_trials(storage, tmp_path):
+    plan = replace(PLAN, learning_rates=(1e-5, 3e-5), seeds=2)
+    storage = StudyStorage(tmp_path / "tuned", "tuned")
+    storage.begin(plan)
+    storage.set_rows("sst2", ROWS)
+
+    def end(key: TrialKey, rate: float, value: float) -> None:
+        claimed = storage.claim(lambda other: other == key)
+        storage.finish(claimed, replace(RESULT, selection={"accuracy": value}, learning_rate=rate), value)
+
+    low, high = (TrialKey("sst2", "baseline", "tuning", 1000, rate) for rate in plan.learning_rates)
+    end(low, 1e-5, 0.6)
+    storage.fail(storage.claim(lambda other: other == high), "out of memory")
+    assert Worker(storage, None)._rate("sst2", "baseline") == 1e-5
+    end(TrialKey("sst2", "baseline", "report", 0), 1e-5, 0.6)
+    storage.begin(plan)  # the next start tries again what failed
+    end(high, 3e-5, 0.9)
+    assert Worker(storage, None)._rate("sst2", "baseline") == 1e-5
 
 
 def test_finalists_are_the_best_settings_each_once_without_the_baseline():
@@ -285,3 +340,8 @@ def test_finalists_are_the_best_settings_each_once_without_the_baseline():
     ]
     assert [arm.name for arm in finalists(records, plan, "sst2", "accuracy", higher=True)] == ["b", "a"]
     assert [arm.name for arm in finalists(records, plan, "sst2", "accuracy", higher=False)] == ["a", "b"]
+    one_name = [
+        _record(TrialKey("sst2", "a", "search", 1000), value, number, {"x": number})
+        for number, value in enumerate((0.5, 0.9, 0.7))
+    ]
+    assert [arm.options for arm in finalists(one_name, plan, "sst2", "accuracy", higher=True)] == [{"x": 1}]

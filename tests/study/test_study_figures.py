@@ -50,6 +50,7 @@ def test_front_has_what_nothing_beats():
         arm("as quick", 1, 0.4),
     ]
     assert [each.arm for each in front([*arms, arm("same", 5, 0.6)])] == ["quick", "slow, best"]
+    assert [each.arm for each in front(arms, higher=False)] == ["as quick"]
 
 
 def test_labels_are_spread_in_order():

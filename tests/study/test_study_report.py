@@ -17,6 +17,7 @@ from analyses import minimal, rich
 
 from gemma_encoder.errors import ConfigError
 from gemma_encoder.study.findings import Analysis, ArmResult, AxisResult, Curve, Effect, Interval
+from gemma_encoder.study.report.content import content
 from gemma_encoder.study.report.svg import COLOURS
 from gemma_encoder.study.report.writing import _plain, write_report
 
@@ -195,6 +196,20 @@ def test_same_analysis_same_bytes(tmp_path):
     for first, second in zip(paths, again, strict=True):
         assert first.relative_to(tmp_path / "first") == second.relative_to(tmp_path / "second")
         assert first.read_bytes() == second.read_bytes()
+
+
+def test_captions_say_which_way_is_better():
+    pytest.importorskip("matplotlib")
+    whole = rich()
+
+    def caption(*lower: str) -> str:
+        sections = content(replace(whole, lower_is_better=frozenset(lower))).sections
+        (found,) = [each.blocks[0].caption for each in sections if each.title == "Axis: attention"]
+        return found
+
+    assert "to the right of the line is better. " in caption()
+    assert "to the left of the line is better. " in caption(*whole.metrics, "mean of tasks")
+    assert "to the right of the line is better, on rte to the left. " in caption("rte")
 
 
 EVIL = "<script>alert(1)</script> \"&' |$x$ `*_] ]]> -->"

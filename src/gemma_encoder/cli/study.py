@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,13 +13,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
 from .common import check_writable, counted, note, print_facts, print_table, quiet_libraries, refuse_changed
 from .options import StudyOptions
-from .study_recipes import FILE_TASK, Recipes
+from .study_recipes import FILE_TASK, Recipes, check_options
 
 if TYPE_CHECKING:
     from ..study.plan import StudyPlan
@@ -31,6 +32,7 @@ _OF_THE_PLAN = (
     *("question", "model", "tasks", "base", "axes", "design", "seeds", "learning_rates"),
     *("tuning_seeds", "selection_rows", "report_rows", "trials", "finalists", "pruning"),
 )
+_ENDED = ("complete", "failed", "pruned")
 _GIVE_UP_AFTER = 3
 """Workers in a row that ended with an error and without a trial."""
 
@@ -91,22 +93,24 @@ def plan_of(options: StudyOptions) -> StudyPlan:
 
 def _run(options: StudyOptions, storage: StudyStorage | None = None, plan: StudyPlan | None = None) -> None:
     plan = plan or plan_of(options)
-    arms = plan.arms()
     if options.dry_run:
+        check_options(plan)
         _print_plan(plan)
         return
     check_writable(options.output, folder=True)
     quiet_libraries()
     recipes = Recipes(plan, Path(options.output) / "work")
-    recipes.check(arms)
+    recipes.check(plan.arms_to_check())
     if options.preview:
         _preview(options, plan, recipes)
         return
     storage = storage or _storage(options)
     storage.begin(plan)
     del recipes  # the data are read again by each worker
-    with _display(plan) as show:
+    with _display(plan, storage.records()) as show:
         ended = _manage(options, storage, show)
+    from ..study.choosing import left_of_search
+
     records = storage.records()
     failed = [each for each in records if each.state == "failed"]
     if any(each.result and each.key.stage == "report" for each in records):
@@ -117,8 +121,11 @@ def _run(options: StudyOptions, storage: StudyStorage | None = None, plan: Study
             f"{counted(len(failed), 'trial')} failed; first {first.key}: {first.error}",
             fix="mend that and give the same command again: what is finished stays",
         )
-    if not ended:
-        note("not all trials have run; the same command goes on")
+    if left := left_of_search(records, plan):
+        note(f"the search is not finished: {'; '.join(left)}")
+    if left or not ended:
+        more = "" if options.budget_minutes is None else " (to the end without --budget_minutes)"
+        note(f"not all trials have run; the same command goes on{more}")
 
 
 def _manage(options: StudyOptions, storage: StudyStorage, show: Any) -> bool:
@@ -191,7 +198,10 @@ def _storage(options: StudyOptions) -> StudyStorage:
     folder = Path(options.output)
     if options.action != "run" and options.storage is None and not (folder / "study.db").is_file():
         raise ConfigError(f"{folder} holds no study", fix="name a study's folder, or its --storage")
-    return StudyStorage(folder, options.name or folder.resolve().name, options.storage)
+    storage = StudyStorage(folder, options.name or folder.resolve().name, options.storage)
+    if options.name is None and options.storage is None and len(names := storage.studies()) == 1:
+        storage.name = names[0]  # the folder may have been renamed
+    return storage
 
 
 def _print_plan(plan: StudyPlan) -> None:
@@ -258,23 +268,59 @@ def _facts(plan: StudyPlan, records: Sequence[Record]) -> dict[str, Any]:
     left = total - done - states["failed"]
     if taken and left:
         minutes = median(taken) * left / max(1, states["running"])
-        facts["left"] = f"about {minutes:.0f} minutes with {counted(max(1, states['running']), 'worker')}"
+        facts["left"] = f"about {_duration(minutes)} with {counted(max(1, states['running']), 'worker')}"
+    best = [f"{task}: {found}" for task in plan.tasks if (found := _best(records, task))]
+    if best:
+        facts["best so far"] = "; ".join(best)
     return facts
 
 
+def _best(records: Sequence[Record], task: str) -> str:
+    """The arm with the best mean on a task so far, by the report rows if two arms have results of them."""
+    from ..evaluation import higher_is_better
+
+    for rows, fewest in (("report", 2), ("selection", 1)):
+        values: dict[tuple[str, float | None], list[float]] = {}
+        metric = ""
+        for each in records:
+            found = getattr(each.result, rows, None)
+            if found and each.key.task == task:
+                metric = next(iter(found))
+                values.setdefault((each.key.arm, each.key.learning_rate), []).append(found[metric])
+        if len(values) >= fewest:
+            best = max if higher_is_better(metric) else min
+            arm, rate = best(values, key=lambda key: fmean(values[key]))
+            with_rate = "" if rate is None else f", learning rate {rate:g}"
+            where = "" if rows == "report" else " on the selection rows"
+            return f"{arm}{with_rate}, {metric} {fmean(values[arm, rate]):.4f}{where}"
+    return ""
+
+
+def _duration(minutes: float) -> str:
+    """`42 seconds`, `3.4 minutes` or `2.5 hours`."""
+    if minutes < 1:
+        return f"{60 * minutes:.0f} seconds"
+    return f"{minutes:.1f} minutes" if minutes < 60 else f"{minutes / 60:.1f} hours"
+
+
 @contextmanager
-def _display(plan: StudyPlan) -> Iterator[Any]:
-    """A live table on a terminal, a line for each trial that ended in a log."""
+def _display(plan: StudyPlan, before: Sequence[Record]) -> Iterator[Any]:
+    """A live table on a terminal, a line for each trial that ended in a log; not for those of `before`."""
     if not sys.stderr.isatty():
-        told: set[Any] = set()
+        told: set[Any] = {each.key for each in before if each.state in _ENDED}
+        if told:
+            note(f"{_facts(plan, before)['done']} trials were done before")
 
         def tell(records: Sequence[Record]) -> None:
             for each in records:
-                if each.state in ("complete", "failed", "pruned") and each.key not in told:
+                if each.state in _ENDED and each.key not in told:
                     told.add(each.key)
                     what = each.error if each.state == "failed" else _mean([each]).removeprefix(", ")
                     facts = _facts(plan, records)
-                    note(f"{facts['done']}: {each.key}: {what or each.state} ({each.seconds / 60:.1f} min)")
+                    best = _best(records, each.key.task)
+                    so_far = f"; best so far {best}" if best else ""
+                    ended = f"{each.key}: {what or each.state} ({each.seconds / 60:.1f} min)"
+                    note(f"{facts['done']}: {ended}{so_far}")
 
         yield tell
         return
@@ -321,7 +367,7 @@ def _report(options: StudyOptions, storage: StudyStorage, plan: StudyPlan) -> No
         storage.records(),
         storage.rows(),
         importance={task: storage.importance(plan, task) for task in searched},
-        commands=[f"gemma-encoder study resume {options.output}"],
+        commands=[_to_resume(options)],
         interesting=options.interesting / 100,
     )
     for sentence in findings.answer:
@@ -330,23 +376,39 @@ def _report(options: StudyOptions, storage: StudyStorage, plan: StudyPlan) -> No
         note(f"wrote {path}")
 
 
+def _to_resume(options: StudyOptions) -> str:
+    """The command that goes on with a study, without a password."""
+    from ..study.storage import without_password
+
+    words = ["gemma-encoder", "study", "resume", options.output]
+    if options.name is not None:
+        words.append(f"--name={options.name}")
+    if options.storage is not None:
+        words.append(f"--storage={without_password(options.storage)}")
+    return shlex.join(words)
+
+
 def _preview(options: StudyOptions, plan: StudyPlan, recipes: Recipes) -> None:
-    """Two short trials of the baseline; from them how long all would take."""
+    """Two short trials of the baseline, after one that loads; from them how long all would take."""
     from ..study.trial import TrialRunner
 
     runner = TrialRunner(64, 64)
     baseline, task = plan.arms()[0], plan.tasks[0]
     points = []
-    for rows in PREVIEW_ROWS:
+    for number, rows in enumerate((PREVIEW_ROWS[0], *PREVIEW_ROWS)):
         recipe = recipes(baseline, task, 0, None)
         recipe = replace(recipe, max_train_rows=rows)
         recipe.args.num_train_epochs, recipe.args.max_steps = 1.0, -1
         result = runner.run(recipe, reports=True)
+        if not number:
+            continue
         tokens = result.train_rows * runner.mean_tokens(recipe)
         points.append((tokens, result.minutes))
-        note(f"{counted(result.train_rows, 'row')} of {task}: {result.minutes:.2f} min")
+        note(f"{counted(result.train_rows, 'row')} of {task}: {_duration(result.minutes)}")
     (few, short), (many, long) = points
-    pace = max(0.0, (long - short) / max(1.0, many - few))
+    pace = (long - short) / max(1.0, many - few)
+    if pace <= 0:  # the shorter one was slowed down by something else
+        pace = long / max(1.0, many)
     fixed = max(0.0, short - pace * few)
     rows_of: list[dict[str, Any]] = []
     total = 0.0
@@ -362,7 +424,6 @@ def _preview(options: StudyOptions, plan: StudyPlan, recipes: Recipes) -> None:
             minutes.append(each)
             total += each * counts[task, arm.name]
         trials = sum(number for (of_task, _), number in counts.items() if of_task == task)
-        rows_of.append({"task": task, "trials": trials, "minutes each": f"{median(minutes):.1f}"})
+        rows_of.append({"task": task, "trials": trials, "each": _duration(median(minutes))})
     print_table("By two short trials of the baseline:", rows_of)
-    hours = total / 60
-    print_facts("", {"all": f"about {hours:.1f} hours with one worker on this machine"})
+    print_facts("", {"all": f"about {_duration(total)} with one worker on this machine"})

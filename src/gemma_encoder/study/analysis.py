@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
@@ -13,6 +12,7 @@ import numpy as np
 from ..evaluation import higher_is_better, mean_interval
 from .effects import interactions, main_effects
 from .findings import Analysis, ArmResult, AxisResult, Curve, Effect, Interval
+from .notes import notes, set_up
 from .plan import Arm, StudyPlan
 from .records import Record, ReportRows, TrialResult
 from .resampling import Resamples
@@ -116,7 +116,7 @@ def analyse(
         question=plan.question or "Which way to make and train an encoder is best?",
         answer=_answer(plan, axes, effects["main"], len(tasks)),
         metrics={of.task: of.metric for of in tasks},
-        set_up=_set_up(plan, rows, reported),
+        set_up=set_up(plan, rows, reported),
         held_fixed=dict(plan.base),
         axes=axes,
         main_effects=effects["main"],
@@ -124,8 +124,9 @@ def analyse(
         importance={task: shares for task, shares in (importance or {}).items() if shares},
         curves=[_curve(each, rows) for each in reported],
         trials=_trials(sorted(records, key=_in_order)),
-        notes=_notes(plan, records, rows),
-        commands=[*commands, *[each.result.command for each in reported[:1] if each.result]],
+        notes=notes(plan, records, rows),
+        commands=list(dict.fromkeys([*commands, *_commands(plan, arms, reported)])),
+        lower_is_better=_lower_is_better(tasks),
         environment=_environment(reported),
     )
 
@@ -262,7 +263,7 @@ def _arm_result(
         half_width=half,
         minutes=_mean_fact(results, "minutes"),
         tokens_per_second=_mean_fact(results, "tokens_per_second"),
-        peak_mib=max((each.peak_mib for each in results), default=0.0),
+        peak_mib=max((each.peak_mib for each in results if each.peak_of_trial), default=0.0),
     )
 
 
@@ -305,94 +306,44 @@ def _effects(
 
 
 def _answer(plan: StudyPlan, axes: Sequence[AxisResult], main: Sequence[Effect], tasks: int) -> list[str]:
-    """A sentence for each comparison, on the mean of tasks if there are several."""
-    judged = MEAN if tasks > 1 else None
-    where = f" on the mean of {tasks} tasks" if judged else ""
-    found = [
-        (f"{axis.axis}: {row.level} against {axis.baseline}", row.difference, row.p_value, row.verdict)
-        for axis in axes
-        for row in axis.rows
-        if row.difference and (judged is None or row.task == judged)
+    """A sentence for each comparison: on the mean of tasks, on each task where there is no mean."""
+    compared: list[tuple[str, ArmResult | Effect]] = [
+        (f'{axis.axis}: "{row.level}" against "{axis.baseline}"', row) for axis in axes for row in axis.rows
     ]
     if plan.design == "grid":
-        found = [
-            (f"{each.name}, averaged over the other axes", each.difference, each.p_value, each.verdict)
-            for each in main
-            if judged is None or each.task == judged
-        ]
+        compared = [(f"{each.name}, averaged over the other axes", each) for each in main]
+    known = [(name, found) for name, found in compared if found.difference is not None]
+    with_mean = {name for name, found in known if found.task == MEAN}
     sentences = []
-    for name, difference, p_value, said in found:
-        assert difference is not None
-        low, high = 100 * difference.low, 100 * difference.high
+    for name, found in known:
+        if name in with_mean and found.task != MEAN:
+            continue
+        where = "" if tasks == 1 else f" on {found.task}"
+        if found.task == MEAN:
+            where = f" on the mean of {tasks} tasks"
+        assert found.difference is not None
+        low, high = 100 * found.difference.low, 100 * found.difference.high
         sentences.append(
-            f"{name}: {100 * difference.estimate:+.1f} points{where} ({low:+.1f} to {high:+.1f}, "
-            f"p {p_value:.3f} after Holm): {said}."
+            f"{name}: {100 * found.difference.estimate:+.1f} points{where} ({low:+.1f} to {high:+.1f}, "
+            f"p {found.p_value:.3f} after Holm): {found.verdict}."
         )
     return sentences or ["No arm can be compared with the baseline yet."]
 
 
-def _set_up(plan: StudyPlan, rows: Mapping[str, ReportRows], reported: Sequence[Record]) -> dict[str, str]:
-    facts = {
-        "decoder": str(plan.base.get("model", "one for each arm")),
-        "tasks": ", ".join(f"{task} ({of.metrics[0]}, {len(of.labels):,} rows)" for task, of in rows.items()),
-        "design": {
-            "one_factor": "one axis at a time is changed from the baseline",
-            "grid": "every combination of the axes' levels",
-            "search": f"Optuna tries {plan.trials} settings a task; the best {plan.finalists} are reported",
-        }[plan.design],
-        "seeds": f"{plan.seeds}, the same for every arm",
-        "learning rate": "the same for all arms, that of the base options or of each task's recipe",
-        "selection": f"by {plan.selection_rows} rows split off the training rows, or a fifth of them; "
-        "the report rows choose nothing",
-    }
-    if plan.learning_rates:
-        tried = ", ".join(f"{rate:g}" for rate in plan.learning_rates)
-        facts["learning rate"] = (
-            f"the best of {tried} for each arm and task, by {plan.tuning_seeds} trial(s) each with seeds "
-            "that are not reported"
-        )
-    elif "learning_rate" in plan.axes:
-        facts["learning rate"] = "an axis"
-    trained = {each.result.train_rows for each in reported if each.result}
-    if trained:
-        facts["training rows"] = " to ".join(f"{number:,}" for number in sorted({min(trained), max(trained)}))
-    return facts
+def _commands(plan: StudyPlan, arms: Sequence[Arm], reported: Sequence[Record]) -> list[str]:
+    """How to train each arm: of its trials that of the first task and seed."""
+    found = []
+    for arm in arms:
+        of_arm = [each for each in reported if each.key.arm == arm.name and each.key.task in plan.tasks]
+        of_arm.sort(key=lambda each: (plan.tasks.index(each.key.task), each.key.seed))
+        found += [each.result.command for each in of_arm[:1] if each.result]
+    return found
 
 
-def _notes(plan: StudyPlan, records: Sequence[Record], rows: Mapping[str, ReportRows]) -> list[str]:
-    notes = [f"{each.key} failed: {each.error}" for each in records if each.state == "failed"]
-    missing = sum(each.state in ("waiting", "running") for each in records)
-    if missing:
-        notes.append(f"{missing} trials have not ended; the results are of those that have.")
-    machines = Counter(each.result.machine for each in records if each.result and each.key.stage == "report")
-    if len(machines) > 1:
-        where = "; ".join(
-            f"{number} on {name or 'an unknown one'}" for name, number in machines.most_common()
-        )
-        notes.append(
-            f"Trials of the report ran on different machines ({where}), so minutes, tokens/s and memory "
-            "compare unlike things."
-        )
-    for task, of in rows.items():
-        if of.note:
-            notes.append(f"{task} is judged by {of.note}: not the official split.")
-    if not plan.learning_rates and "learning_rate" not in plan.axes and plan.design != "search":
-        notes.append(
-            "All arms have the same learning rate, which may suit one better than another. Give "
-            "learning_rates to tune it for each."
-        )
-    lowest, highest = min(plan.learning_rates, default=0), max(plan.learning_rates, default=0)
-    at_edge = sorted(
-        {
-            f"{each.key.task}, {each.key.arm} ({each.result.learning_rate:g})"
-            for each in records
-            if each.result and each.key.stage == "report" and len(plan.learning_rates) > 2
-            if each.result.learning_rate in (lowest, highest)
-        }
-    )
-    if at_edge:
-        notes.append(f"The best learning rate tried is at the edge of those tried: {'; '.join(at_edge)}.")
-    return notes
+def _lower_is_better(tasks: Sequence[_OfTask]) -> frozenset[str]:
+    """Tasks, and the mean of tasks, whose metric wants to be small."""
+    lower = {of.task for of in tasks if not higher_is_better(of.metric)}
+    return frozenset({*lower, MEAN} if lower and len(lower) == len(tasks) else lower)
 
 
 def _curve(record: Record, rows: Mapping[str, ReportRows]) -> Curve:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 
@@ -33,7 +33,7 @@ def best_learning_rate(
         key = record.key
         if (key.task, key.arm, key.stage) != (task, arm, "tuning") or key.learning_rate is None:
             continue
-        ended += record.state in ("complete", "failed")
+        ended += record.has_ended
         if record.result:
             values[key.learning_rate].append(record.result.selection[metric])
     whole = sorted(rate for rate, found in values.items() if len(found) == plan.tuning_seeds)
@@ -43,6 +43,16 @@ def best_learning_rate(
     return max(whole, key=lambda rate: sign * fmean(values[rate]))
 
 
+def reported_learning_rate(records: Iterable[Record], task: str, arm: str) -> float | None:
+    """The rate of an arm's report trials that are complete, the most common one; None if there are none."""
+    rates = Counter(
+        each.result.learning_rate
+        for each in records
+        if each.result and (each.key.task, each.key.arm, each.key.stage) == (task, arm, "report")
+    )
+    return rates.most_common(1)[0][0] if rates else None
+
+
 def finalists(
     records: Iterable[Record], plan: StudyPlan, task: str, metric: str, *, higher: bool
 ) -> list[Arm]:
@@ -50,7 +60,9 @@ def finalists(
     tried = [each for each in records if each.key.task == task and each.key.stage == "search" and each.result]
     sign = -1 if higher else 1
     tried.sort(key=lambda each: (sign * each.result.selection[metric], each.number))  # type: ignore[union-attr]
-    arms = {each.key.arm: Arm(each.key.arm, each.levels, each.options) for each in tried}
+    arms: dict[str, Arm] = {}
+    for each in tried:
+        arms.setdefault(each.key.arm, Arm(each.key.arm, each.levels, each.options))
     baseline = plan.arms()[0]
     return [arm for arm in arms.values() if arm.options != baseline.options][: plan.finalists]
 
@@ -62,3 +74,24 @@ def search_ended(records: Sequence[Record], plan: StudyPlan, task: str) -> bool:
         all(each.state != "running" for each in tried)
         and sum(each.has_ended for each in tried) >= plan.trials
     )
+
+
+def left_of_search(records: Sequence[Record], plan: StudyPlan) -> list[str]:
+    """What a search has still to do before its finalists are trained: words for each task that is not there.
+
+    Empty too where the plan is no search.
+    """
+    if plan.design != "search":
+        return []
+    baseline, left = plan.arms()[0], []
+    for task in plan.tasks:
+        of_task = [each for each in records if each.key.task == task]
+        tried = [each for each in of_task if each.key.stage == "search"]
+        if not search_ended(records, plan, task):
+            ended = sum(each.has_ended for each in tried)
+            left.append(f"{ended} of {plan.trials} settings of {task} have been tried")
+        elif any(each.result and each.options != baseline.options for each in tried) and not any(
+            each.key.stage == "report" and each.key.arm != baseline.name for each in of_task
+        ):
+            left.append(f"the finalists of {task} have not been trained")
+    return left

@@ -40,7 +40,7 @@ class ArmResult:
         verdict: What follows, in words.
         minutes: Mean of a trial.
         tokens_per_second: Mean in training.
-        peak_mib: The most memory of a trial.
+        peak_mib: The most memory of a trial on its GPU; 0 where only that of a whole process is known.
     """
 
     arm: str
@@ -129,7 +129,8 @@ class Analysis:
         curves: One for each trial of the report.
         trials: A row for each trial, of every stage and state, with the same keys in each.
         notes: What a reader must know: parts of splits, failed trials, missing seeds.
-        commands: The command of the study, and how to repeat one trial.
+        commands: The command of the study, and one to train each arm.
+        lower_is_better: Tasks (also `mean of tasks`) whose metric wants to be small, as an error does.
         environment: Versions and hardware.
     """
 
@@ -146,4 +147,5 @@ class Analysis:
     trials: list[Mapping[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)
+    lower_is_better: frozenset[str] = frozenset()
     environment: Mapping[str, str] = field(default_factory=dict)

@@ -84,7 +84,9 @@ class Axis:
         for level in self.levels:
             if level.name == chosen:
                 return level
-        return Level(_word(chosen), {self.name: chosen})
+        # Two numbers with one name would be one arm.
+        name = f"{chosen:.6g}" if isinstance(chosen, float) else str(chosen)
+        return Level(name, {self.name: chosen})
 
     @classmethod
     def _read_range(cls, name: str, given: Mapping[str, Any]) -> Axis:
@@ -193,6 +195,10 @@ class StudyPlan:
                 raise ConfigError(
                     f"The axis {axis.name} is a range", fix="list its levels, or use design: search"
                 )
+        if len(set(self.learning_rates)) < len(self.learning_rates):
+            raise ConfigError(
+                f"learning_rates is {list(self.learning_rates)}", fix="name each learning rate once"
+            )
         if "learning_rate" in self.axes and self.learning_rates:
             raise ConfigError(
                 "learning_rate is an axis and tuned for every arm too", fix="leave one of the two out"
@@ -226,6 +232,18 @@ class StudyPlan:
         axes = self.axes_read()
         first = {axis.name: axis.levels[0] if axis.levels else _NO_LEVEL for axis in axes}
         return _arm({axis.name: axis.level(chosen[axis.name]) for axis in axes}, first)
+
+    def arms_to_check(self) -> list[Arm]:
+        """Arms that have every option of the plan; of a range its ends."""
+        if self.design != "search":
+            return self.arms()
+        settings: dict[str, list[Any]] = {
+            axis.name: [level.name for level in axis.levels] or [axis.low, axis.high]
+            for axis in self.axes_read()
+        }
+        first = {name: chosen[0] for name, chosen in settings.items()}
+        arms = [self.arm_of({**first, name: each}) for name, chosen in settings.items() for each in chosen]
+        return list({arm.name: arm for arm in [*self.arms(), *arms]}.values())
 
     def trial_keys(self) -> list[TrialKey]:
         """All trials that are known before the first one runs, in the order they are to run in.
@@ -267,8 +285,8 @@ class StudyPlan:
     def check_continues(self, earlier: StudyPlan) -> None:
         """Refuse to go on with a study whose trials would mix with others.
 
-        More seeds and tasks may be asked for, a longer search, another wording of the question; and in a
-        design of one factor at a time more axes and levels, as long as the baseline stays.
+        More seeds and tasks may be asked for, not fewer; another length of a search, another wording of the
+        question; and in a design of one factor at a time more axes and levels, as long as the baseline stays.
 
         Raises:
             ConfigError: Names what differs, before and now.
@@ -278,6 +296,10 @@ class StudyPlan:
         differing = {name for name in now if before[name] != now[name]} - free
         if "axes" in differing and self._only_adds_arms(earlier):
             differing.remove("axes")
+        if self.seeds < earlier.seeds:
+            differing.add("seeds")
+        if not set(earlier.tasks) <= set(self.tasks):
+            differing.add("tasks")
         if differing:
             changes = "; ".join(f"{name} was {before[name]} and is {now[name]}" for name in sorted(differing))
             raise ConfigError(

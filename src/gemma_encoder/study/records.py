@@ -32,7 +32,8 @@ class TrialResult:
         steps: Optimiser steps.
         minutes: Training, saving nothing, and scoring.
         tokens_per_second: Of the training steps.
-        peak_mib: The most memory of the process so far.
+        peak_mib: The most memory: on the GPU, or of the process.
+        peak_of_trial: Whether that is of this trial alone, or of all that the process had done so far.
         history: Losses and evaluations on the way, as the Trainer logs them.
         command: The `gemma-encoder train` that trains the same on the rows of the whole training split.
         environment: Versions and hardware.
@@ -51,6 +52,7 @@ class TrialResult:
     history: list[dict[str, Any]] = field(default_factory=list)
     command: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
+    peak_of_trial: bool = False
 
     @property
     def machine(self) -> str:
@@ -85,6 +87,7 @@ class ReportRows:
         source: Where they came from.
         note: What makes them other than the official split; empty if nothing does.
         train_note: The same for the rows that trials train on and are selected by.
+        digest: Of everything in the whole training split and in the report rows; empty if it isn't known.
     """
 
     metrics: tuple[str, ...]
@@ -96,6 +99,7 @@ class ReportRows:
     source: str = ""
     note: str = ""
     train_note: str = ""
+    digest: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """As JSON has it; arrays are packed."""
@@ -149,8 +153,10 @@ class Record:
         row = {"number": self.number, **key, "state": self.state, "error": self.error}
         row |= {f"axis.{axis}": level for axis, level in self.levels.items()}
         row["learning_rate"] = result.learning_rate if result else self.key.learning_rate
-        for name in ("head_learning_rate", "train_rows", "steps", "minutes", "tokens_per_second", "peak_mib"):
+        for name in ("head_learning_rate", "train_rows", "steps", "minutes", "tokens_per_second"):
             row[name] = getattr(result, name) if result else None
+        row["peak_mib"] = result.peak_mib if result and result.peak_of_trial else None
+        row["process_peak_mib"] = result.peak_mib if result and not result.peak_of_trial else None
         for part in ("selection", "report"):
             metrics = (getattr(result, part) if result else None) or {}
             row |= {f"{part}.{name}": value for name, value in metrics.items()}

@@ -90,7 +90,7 @@ class StudyStorage:
         except Exception as error:  # of the database's driver, which Optuna lets through
             why = first_line(error.__cause__ or error)
             raise ConfigError(
-                f"The storage {_no_password(self.url)} can't be opened: {why}",
+                f"The storage {without_password(self.url)} can't be opened: {why}",
                 fix="look at the address, and whether the database's driver is installed",
             ) from error
 
@@ -115,24 +115,41 @@ class StudyStorage:
         """The plan that the study was begun with.
 
         Raises:
-            ConfigError: There is no such study.
+            ConfigError: There is no such study, or it was stopped before it had a plan.
         """
-        return _plan(self._study(self.name).user_attrs["plan"])
+        stored = self._study(self.name).user_attrs.get("plan")
+        if stored is None:
+            raise ConfigError(
+                f"The study {self.name!r} was stopped before it had a plan",
+                where=without_password(self.url),
+                fix="begin it again with its first command, gemma-encoder study --config FILE",
+            )
+        return _plan(stored)
+
+    def studies(self) -> list[str]:
+        """Names of the studies in this storage."""
+        names = self._optuna.get_all_study_names(self._storage)
+        return [name for name in names if not any(name.startswith(f"{other}/") for other in names)]
 
     def set_rows(self, task: str, rows: ReportRows) -> None:
         """Keep what a task's report rows are.
 
         Raises:
-            ConfigError: They are others than before: results would not be comparable.
+            ConfigError: They are others than before, or the training rows are: results would not be
+                comparable.
         """
         study = self._study(self.name)
-        data, before = json.dumps(rows.to_json()), study.user_attrs.get(f"rows:{task}")
+        data, before = rows.to_json(), study.user_attrs.get(f"rows:{task}")
         if before is None:
-            study.set_user_attr(f"rows:{task}", data)
-        elif json.loads(before)["labels"] != json.loads(data)["labels"]:
+            study.set_user_attr(f"rows:{task}", json.dumps(data))
+            return
+        fix, stored = "use the data it was begun with, or another --output (or --name)", json.loads(before)
+        if stored["labels"] != data["labels"]:
+            raise ConfigError(f"The rows of {task} are not those that earlier trials were judged by", fix=fix)
+        # Studies that are older than the digest have none.
+        if stored.get("digest") and data["digest"] and stored["digest"] != data["digest"]:
             raise ConfigError(
-                f"The rows of {task} are not those that earlier trials were judged by",
-                fix="use the data it was begun with, or another --output (or --name)",
+                f"The texts or training labels of {task} are not those of earlier trials", fix=fix
             )
 
     def rows(self) -> dict[str, ReportRows]:
@@ -314,7 +331,8 @@ class StudyStorage:
             return self._optuna.load_study(storage=self._storage, study_name=name)
         except KeyError:
             raise ConfigError(
-                f"There is no study {name!r} in {_no_password(self.url)}", fix="look at --output and --name"
+                f"There is no study {name!r} in {without_password(self.url)}",
+                fix="look at --output and --name",
             ) from None
 
     def _search_study(self, plan: StudyPlan, task: str) -> optuna.Study:
@@ -419,7 +437,7 @@ def _record(trial: optuna.trial.FrozenTrial) -> Record:
     )
 
 
-def _no_password(url: str) -> str:
+def without_password(url: str) -> str:
     """A database's address without what stands between its colon and its at sign."""
     head, at, tail = url.rpartition("@")
     return f"{head.rpartition(':')[0]}:...@{tail}" if at and head.count(":") > 1 else url

@@ -7,6 +7,8 @@ once, whichever arm reads it.
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 import shutil
 import time
 from collections.abc import Callable
@@ -103,6 +105,8 @@ class TrialRunner:
             GemmaEncoderError: Data, model or options are not as they should be.
         """
         started = time.perf_counter()
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
         args, (data, report, rows) = recipe.args, self._read(recipe)
         train_rows = Split(data.train, data.train_source, data.train_note)
         drawn = sample(train_rows, recipe.max_train_rows, args.seed, lists=_in_lists(data))
@@ -133,6 +137,7 @@ class TrialRunner:
             minutes=round((time.perf_counter() - started) / 60, 3),
             tokens_per_second=run["tokens_per_second"],
             peak_mib=round(memory.get("gpu_bytes", memory["host_bytes"]) / 2**20),
+            peak_of_trial="gpu_bytes" in memory,
             history=run["history"],
             command=recipe.command,
             environment={**versions(), **{name: str(value) for name, value in hardware().items()}},
@@ -188,6 +193,7 @@ class TrialRunner:
             source=report.source,
             note=report.note,
             train_note=kept.note,
+            digest=_digest(data.train, report.rows),
         )
         chosen_by = replace(
             data,
@@ -243,6 +249,15 @@ class _Watch(TrainerCallback):
         if self.tell and metrics and state.global_step < state.max_steps:
             self.ended = self.tell(state.global_step, metrics[self.metric]) or self.ended
             control.should_training_stop = control.should_training_stop or self.ended
+
+
+def _digest(*parts: Any) -> str:
+    """Of every value of data sets."""
+    digest = hashlib.sha256()
+    for rows in parts:
+        for name in sorted(rows.column_names):
+            digest.update(json.dumps([name, rows[name][:]], default=str).encode())
+    return digest.hexdigest()[:16]
 
 
 def _in_lists(data: TaskData) -> bool:

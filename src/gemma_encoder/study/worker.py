@@ -9,7 +9,7 @@ from statistics import median
 
 from ..errors import GemmaEncoderError, first_line
 from ..evaluation import higher_is_better
-from .choosing import best_learning_rate, finalists, search_ended
+from .choosing import best_learning_rate, finalists, reported_learning_rate, search_ended
 from .plan import FIRST_TUNING_SEED, Arm, StudyPlan, TrialKey
 from .storage import Claimed, StudyStorage
 from .trial import PrunedError, Recipe, TrialRunner
@@ -82,10 +82,11 @@ class Worker:
         return self._rate(key.task, key.arm) is not None
 
     def _rate(self, task: str, arm: str) -> float | None:
+        """The rate of an arm's report trials; once one of them has it, a later try changes nothing."""
         if (task, arm) not in self._rates:
-            metric = self._metric(task)
-            rate = best_learning_rate(
-                self.storage.records(), self.plan, task, arm, metric, higher=higher_is_better(metric)
+            metric, records = self._metric(task), self.storage.records()
+            rate = reported_learning_rate(records, task, arm) or best_learning_rate(
+                records, self.plan, task, arm, metric, higher=higher_is_better(metric)
             )
             if rate is None:
                 return None

@@ -11,7 +11,6 @@ from ..plan import flat
 from . import figures, wording
 from .blocks import Block, Cell, Column, Commands, Content, Facts, Figures, Group, Section, Table
 from .figures import ForestRow
-from .sheet import Figure
 
 MOST_SHOWN = 12  # options; longer lists are folded
 
@@ -81,17 +80,20 @@ def _axis(analysis: Analysis, number: int) -> Section:
         "difference from the baseline, points",
     )
     table = _axis_table(analysis, axis)
-    return Section(f"Axis: {axis.axis}", name, [*_forest_block(drawn, axis.baseline), table])
+    shown = [] if drawn is None else [Figures(_forest_caption(analysis, axis), [drawn], panels=False)]
+    return Section(f"Axis: {axis.axis}", name, [*shown, table])
 
 
-def _forest_block(drawn: Figure | None, baseline: str) -> list[Figures]:
-    if drawn is None:
-        return []
-    caption = (
-        f"Difference from {baseline} with its 95 % interval; to the right of the line is better. "
+def _forest_caption(analysis: Analysis, axis: AxisResult) -> str:
+    tasks = list(dict.fromkeys(row.task for row in axis.rows if row.difference is not None))
+    lower = [task for task in tasks if task in analysis.lower_is_better]
+    better = f"to the {'left' if len(lower) == len(tasks) else 'right'} of the line is better"
+    if lower and len(lower) < len(tasks):
+        better += f", on {', '.join(lower)} to the left"
+    return (
+        f"Difference from {axis.baseline} with its 95 % interval; {better}. "
         "Filled marks: p below 0.05 after Holm's correction."
     )
-    return [Figures(caption, [drawn], panels=False)]
 
 
 def _headed(task: str, analysis: Analysis) -> str:
@@ -146,7 +148,11 @@ def _axis_table(analysis: Analysis, axis: AxisResult) -> Table:
         caption += " ± half of the 95 % t interval"
     caption += "."
     if any(row.difference is not None for row in axis.rows):
-        caption += f" Differences are from {axis.baseline}, paired by seeds and rows."
+        caption += (
+            f" Differences are from {axis.baseline}, paired by seeds and rows. Each interval is for its "
+            "difference alone, p is adjusted for all of the tasks' (or all of the mean's) in the table: a "
+            "difference may be not told apart though its interval leaves out 0."
+        )
     if any(row.effect_size is not None for row in axis.rows):
         caption += " Effect sizes are differences in standard deviations over seeds."
     heads = [Column("level", numbers=False), *(column for column, _ in columns)]
@@ -237,6 +243,7 @@ def _cost(analysis: Analysis) -> list[Block]:
             task,
             f"{analysis.metrics.get(task, 'main metrics')}, points",
             list(results.values()),
+            higher=task not in analysis.lower_is_better,
         )
         for number, (task, results) in enumerate(by_task.items(), 1)
         if len(results) > 1

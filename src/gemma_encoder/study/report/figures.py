@@ -256,21 +256,27 @@ def _key(styles: Mapping[str, Style]) -> Figure:
     return sheet.figure("curves-key", f"Lines of the arms: {', '.join(styles)}")
 
 
-def front(results: Sequence[ArmResult]) -> list[ArmResult]:
-    """The results that no other one beats in minutes and metric at once, the quickest first."""
+def front(results: Sequence[ArmResult], *, higher: bool = True) -> list[ArmResult]:
+    """The results that no other one beats in minutes and metric at once, the quickest first.
+
+    Args:
+        results: All of them.
+        higher: Whether more of the metric is better.
+    """
+    sign = 1 if higher else -1
     found: list[ArmResult] = []
-    for result in sorted(results, key=lambda each: (each.minutes, -each.mean)):
-        if not found or result.mean > found[-1].mean:
+    for result in sorted(results, key=lambda each: (each.minutes, -sign * each.mean)):
+        if not found or sign * result.mean > sign * found[-1].mean:
             found.append(result)
     return found
 
 
-def pareto(name: str, task: str, what: str, results: Sequence[ArmResult]) -> Figure:
+def pareto(name: str, task: str, what: str, results: Sequence[ArmResult], *, higher: bool = True) -> Figure:
     """Minutes of a trial against the mean metric; the front is marked and joined by a line."""
     with settings():
         sheet = sheet_of(WIDTH, 248, left=38, right=14, top=40, bottom=38)
         axes = sheet.axes
-        best = front(results)
+        best = front(results, higher=higher)
         for result in results:
             if result.half_width:
                 ends = [100 * (result.mean - result.half_width), 100 * (result.mean + result.half_width)]
