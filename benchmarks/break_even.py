@@ -20,11 +20,9 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import numpy as np
-from scipy import stats
-
 from gemma_encoder.cli.common import print_table
 from gemma_encoder.errors import DataError
+from gemma_encoder.evaluation import mean_interval
 from gemma_encoder.json_files import write_json
 from gemma_encoder.tasks import get_task
 
@@ -96,8 +94,8 @@ def gains_of(path: Path, axis: str, reference: str) -> list[Gain]:
     for arm, means in whole.items():
         seeds = sorted(means.keys() & whole[reference].keys())
         if arm != reference and seeds:
-            differences = [means[seed] - whole[reference][seed] for seed in seeds]
-            gains.append(Gain(arm, rows, mean(differences), _half(differences), len(seeds)))
+            points, half = mean_interval([means[seed] - whole[reference][seed] for seed in seeds])
+            gains.append(Gain(arm, rows, points, half, len(seeds)))
     return gains
 
 
@@ -115,13 +113,6 @@ def _read(path: Path, column: str) -> tuple[Scores, int]:
                 of_seed[row["task"]] = 100 * value
                 rows = max(rows, int(row["train_rows"]))
     return scores, rows
-
-
-def _half(differences: Sequence[float]) -> float | None:
-    count = len(differences)
-    if count < 2:
-        return None
-    return float(stats.t.ppf(0.975, count - 1) * np.std(differences, ddof=1) / np.sqrt(count))
 
 
 def _in_words(gain: Gain) -> dict[str, Any]:

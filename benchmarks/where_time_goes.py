@@ -30,8 +30,8 @@ from gemma_encoder.errors import ConfigError
 from gemma_encoder.json_files import write_json
 from gemma_encoder.packing import plan_batches
 from gemma_encoder.scoring import score_token_ids
-from gemma_encoder.speed.clock import seconds
 from gemma_encoder.speed.limit import Products
+from gemma_encoder.speed.measuring import interleave
 from gemma_encoder.speed.report import machine
 from gemma_encoder.training.parameters import set_trainable
 
@@ -104,9 +104,9 @@ def _taken_apart(part: str, dtype: str, data: Any, options: argparse.Namespace) 
     for _ in range(2):  # compiles
         work(), products()
     taken = {"whole": [], "products": []}
-    for _ in range(options.rounds):
-        taken["whole"].append(seconds(work, "cpu"))
-        taken["products"].append(seconds(products, "cpu"))
+    for number in range(options.rounds):
+        for name, time_taken in interleave({"whole": work, "products": products}, number, "cpu").items():
+            taken[name].append(time_taken)
     with profile(activities=[ProfilerActivity.CPU]) as profiled:
         work()
     return {
