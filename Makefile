@@ -15,10 +15,6 @@ BENCH_ARGS ?=
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-BENCH_DATA := $(if $(DATA_DIR),--data-dir $(DATA_DIR))
-BENCH_COLLECTION := --collection $(COLLECTION) $(if $(RUN_FILE),--run $(RUN_FILE))
-BENCH_TEXTS := $(BENCH_DATA) $(if $(SUPERGLUE_DIR),--superglue-dir $(SUPERGLUE_DIR)) \
-	$(if $(RUN_FILE),$(BENCH_COLLECTION))
 
 .PHONY: help install quickstart quickstart-ranking study-smoke test slow lint format types bench clean
 
@@ -30,7 +26,7 @@ help:
 	@echo "make slow        the tests that take minutes"
 	@echo "make lint        ruff: rules and format      make format  put the format right"
 	@echo "make types       mypy"
-	@echo "make bench       speed against the padded layout and CrossEncoder; DATA_DIR=folder with MRPC,"
+	@echo "make bench       speed against the padded layout, CrossEncoder and others; DATA_DIR=folder with MRPC,"
 	@echo "                 SUPERGLUE_DIR=folder with MultiRC, COLLECTION=folder with corpus and queries"
 	@echo "                 (RUN_FILE=run) for whole queries too; BENCH_ARGS=\"--rounds 1\" to look sooner"
 	@echo "make install     only the virtual environment; VENV=$(VENV) PYTHON=$(PYTHON)"
@@ -91,10 +87,9 @@ types: $(INSTALLED)
 	$(BIN)/mypy
 
 bench: $(INSTALLED)
-	$(BIN)/python -m benchmarks.training_speed $(BENCH_DATA) --out runs/benchmarks/training_speed.json $(BENCH_ARGS)
-	$(BIN)/python -m benchmarks.scoring_speed $(BENCH_TEXTS) \
-		--out runs/benchmarks/scoring_speed.json --plot runs/benchmarks/scoring_speed.svg $(BENCH_ARGS)
-	$(if $(COLLECTION),$(BIN)/python -m benchmarks.ranking_speed $(BENCH_COLLECTION) --out runs/benchmarks/ranking_speed.json $(BENCH_ARGS))
+	$(BIN)/python -m benchmarks $(if $(DATA_DIR),--data-dir $(DATA_DIR)) \
+		$(if $(SUPERGLUE_DIR),--superglue-dir $(SUPERGLUE_DIR)) \
+		$(if $(COLLECTION),--collection $(COLLECTION)) $(if $(RUN_FILE),--run $(RUN_FILE)) $(BENCH_ARGS)
 
 clean:
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

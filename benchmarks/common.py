@@ -42,6 +42,16 @@ def add_data_dir(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data-dir", help="folder with MRPC (mrpc/train.parquet, mrpc/validation.parquet)")
 
 
+def add_alone(parser: argparse.ArgumentParser) -> None:
+    """The option of those that measure memory and start-up."""
+    parser.add_argument(
+        "--alone",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="also run each in a process of its own, for memory and start-up",
+    )
+
+
 def exit_status(main: Callable[[], object]) -> int:
     """Run a benchmark; a user's mistake is one line and exit status 2, Ctrl+C one and 130."""
     try:

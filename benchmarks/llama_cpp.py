@@ -5,8 +5,8 @@
 llama.cpp knows no head of ours, so both stop at the mean of the token states. It runs a GGUF file that is
 written here with the weights of a Gemma 3 and bidirectional attention, as llama.cpp has it for
 EmbeddingGemma; both are given the same token ids. In float32 the vectors must be the same; in bfloat16 the
-least cosine with float32 stands in the output, and llama.cpp runs in its 8-bit Q8_0, too. It has the fastest
-of a few token budgets, since it computes attention over all tokens of a batch and masks.
+least cosine with float32 stands in the output, and llama.cpp runs in its 8-bit Q8_0 and its 4-bit Q4_0, too.
+It has the fastest of a few token budgets, since it computes attention over all tokens of a batch and masks.
 
 Where the processor has AMX, llama-cpp-python 0.3.36 built by g++ 12 dies in Q8_0 (of `ldtilecfg`):
 `--no-repack` keeps it from AMX.
@@ -55,7 +55,7 @@ Ids = Sequence[Sequence[int]]
 Pool = Callable[[], np.ndarray]
 
 BUDGETS = (64, 128, 256, 512, 1024)
-FORMATS = {"float32": ("F32",), "bfloat16": ("BF16", "Q8_0")}
+FORMATS = {"float32": ("F32",), "bfloat16": ("BF16", "Q8_0", "Q4_0")}
 """GGUF's types that are held against ours of each precision."""
 SAME = 1 - 1e-5
 """Cosine from which vectors in float32 are the same."""

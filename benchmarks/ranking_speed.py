@@ -11,6 +11,9 @@ same queries, tokenisation included, ours by compiled layers as in a stream of s
     CrossEncoder.rank       theirs, one query after another
     CrossEncoder.predict    theirs, the pairs of all queries in one call, which sorts them together by length
 
+The limit is the products of the linear layers alone, with the tokens that each pass of the first has. Memory
+and start-up of both programs are in `benchmarks.scoring_speed`.
+
 All scores are checked to agree before anything is timed, in float32 also the ten best of every query. A text
 that stands in a list twice is left out of it, since we would score it once and CrossEncoder twice.
 """
@@ -23,6 +26,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -31,11 +35,13 @@ from sentence_transformers import CrossEncoder
 
 from gemma_encoder.decoders import Decoder
 from gemma_encoder.errors import ConfigError
+from gemma_encoder.packing import plan_batches
 from gemma_encoder.ranking import Reranker, bm25_index, read_run
 from gemma_encoder.ranking.collection import Corpus, find_file, read_queries
 from gemma_encoder.ranking.learning import RANKING
 from gemma_encoder.ranking.lists import CandidateList
 from gemma_encoder.ranking.run_lists import RunLists
+from gemma_encoder.speed.limit import Products
 from gemma_encoder.speed.measuring import ScoresDifferError
 
 from .common import Comparison, add_common_options, exit_status, parse, rates_of, report
@@ -154,9 +160,14 @@ def _compare(
         _same_best(scores[MANY], scores[THEIR_ONE], lists)
 
     pairs = [(each.query, text) for each in lists for text in each.documents]
-    rates = rates_of(contenders, len(pairs), "pairs/s", dtype, options)
     lengths = list(map(len, ours.tokenize(pairs).input_ids))
+    passes = [sum(lengths[row] for row in rows) for rows in plan_batches(lengths, options.max_tokens)]
+    products = Products(ours, passes)
+    alone = {"products alone": products.stock, "products alone, fused": products.fused}
+    rates = rates_of({**contenders, **alone}, len(pairs), "pairs/s", dtype, options)
+    limit = max(median(rates[name]) for name in alone)
     also: dict[str, Callable[[float], float]] = {
+        "% of the limit": lambda rate: 100 * rate / limit,
         "tokens/s": lambda rate: rate * sum(lengths) / len(lengths),
         "ms for 100 candidates": lambda rate: 100 * 1000 / rate,
     }

@@ -32,7 +32,7 @@ from gemma_encoder.speed.report import facts, table, write_figure
 from gemma_encoder.tasks import load_task
 from gemma_encoder.text import TextConfig
 
-from .common import add_common_options, add_data_dir, exit_status, pair_data, parse
+from .common import add_alone, add_common_options, add_data_dir, exit_status, pair_data, parse
 
 Pairs = list[tuple[str, str]]
 TEMPLATE = "Query: {text} Document: {text_pair}"
@@ -60,12 +60,7 @@ def main(argv: Sequence[str] | None = None, *, decoder: Decoder | None = None) -
     parser.add_argument(
         "--compile-layers", action=argparse.BooleanOptionalAction, default=True, help="compile our layers"
     )
-    parser.add_argument(
-        "--alone",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="also run each in a process of its own, for memory and start-up",
-    )
+    add_alone(parser)
     parser.add_argument(
         "--plot", type=Path, help="draw the rates into files of this name and a workload's, .svg"
     )
@@ -127,13 +122,22 @@ def workloads(options: argparse.Namespace) -> dict[str, Pairs]:
 
 
 def mixed(pairs: Pairs, seed: int) -> Pairs:
-    """Pairs cut to lengths between 2 and 400 words; every doubling of the length is equally frequent."""
+    """Pairs of 2 to 400 words, every doubling of the length equally frequent.
+
+    Longer texts are cut. Where a pair is too short, what the next ones say follows its second text.
+    """
     draw = random.Random(seed)
+    order = draw.sample(pairs, min(2000, len(pairs)))
+    continues = any(second.split() for _, second in order)
     drawn = []
-    for first, second in draw.sample(pairs, min(2000, len(pairs))):
+    for place, (first, second) in enumerate(order):
         words = round(2 * 200 ** draw.random())
-        texts = [" ".join(text.split()[: max(1, words // 2)]) for text in (first, second)]
-        drawn.append((texts[0], texts[1]))
+        begins, goes_on = first.split()[: max(1, words // 2)], second.split()
+        following = place
+        while len(begins) + len(goes_on) < words and continues:
+            following = (following + 1) % len(order)
+            goes_on += order[following][1].split()
+        drawn.append((" ".join(begins), " ".join(goes_on[: max(1, words - len(begins))])))
     return drawn
 
 
@@ -155,7 +159,7 @@ def _shown(name: str, speed: Speed, settings: Settings, plot: Path | None) -> di
     """Print a workload's table, draw its figure, and give all for the JSON file."""
     said = facts(speed, settings)
     print_facts(f"\n{name}", said)
-    print_table("", table(speed))
+    print_table("", table(speed.table()))
     if plot:
         write_figure(speed, plot.with_name(f"{plot.stem}-{name}.svg"))
     return {**said, "table": speed.table(), "measured": asdict(speed)}

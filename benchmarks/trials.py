@@ -32,6 +32,8 @@ ARMS = {
 }
 """What is compared with what, as options of `gemma-encoder train`."""
 
+PROGRAM = ("-m", "gemma_encoder")
+
 
 def file_name(parts: Sequence[object]) -> str:
     """A trial's parts in a word that can be a folder."""
@@ -78,14 +80,19 @@ def run_missing(
             print(f"{number}/{len(missing)} {running[future].name}: {summary(record)}", flush=True)
 
 
-def gemma_encoder(arguments: Sequence[str], log: Path) -> None:
+def gemma_encoder(arguments: Sequence[str], log: Path, program: Sequence[str] = PROGRAM) -> None:
     """Run a verb of the command line; what it prints goes behind what is in `log`.
+
+    Args:
+        arguments: The verb and its options.
+        log: Where to.
+        program: What Python runs.
 
     Raises:
         RuntimeError: It failed; names the log.
     """
     with log.open("a") as file:
-        command = [sys.executable, "-m", "gemma_encoder", *arguments]
+        command = [sys.executable, *program, *arguments]
         code = subprocess.run(command, stdout=file, stderr=file).returncode
     if code:
         raise RuntimeError(f"{' '.join(arguments)} failed with exit code {code}; see {log}")

@@ -14,7 +14,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from functools import cache, partial
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -30,7 +30,7 @@ from gemma_encoder.errors import ConfigError
 from gemma_encoder.json_files import write_json
 from gemma_encoder.packing import plan_batches
 from gemma_encoder.scoring import score_token_ids
-from gemma_encoder.speed.limit import Products
+from gemma_encoder.speed.limit import Products, TrainingProducts
 from gemma_encoder.speed.measuring import interleave
 from gemma_encoder.speed.report import machine
 from gemma_encoder.training.parameters import set_trainable
@@ -100,7 +100,7 @@ def _taken_apart(part: str, dtype: str, data: Any, options: argparse.Namespace) 
             sum(map(len, ids[start : start + options.batch_size]))
             for start in range(0, len(ids), options.batch_size)
         ]
-        products = partial(_products_of_training, encoder, passes, DTYPES[dtype])
+        products = TrainingProducts(encoder, passes, DTYPES[dtype])
     for _ in range(2):  # compiles
         work(), products()
     taken = {"whole": [], "products": []}
@@ -154,24 +154,6 @@ def _steps(
         nn.utils.clip_grad_norm_(encoder.parameters(), 1.0)
         optimiser.step()
         optimiser.zero_grad()
-
-
-@torch.no_grad()
-def _products_of_training(encoder: Encoder, passes: Sequence[int], dtype: torch.dtype) -> None:
-    """Of every linear module its output, and the gradients of states and weight."""
-    for module in encoder.stock_backbone.modules():
-        if isinstance(module, nn.Linear):
-            weight = _of(module.out_features, module.in_features, dtype)
-            for tokens in passes:
-                states = _of(tokens, module.in_features, dtype)
-                gradient = _of(tokens, module.out_features, dtype)
-                states @ weight.T, gradient @ weight, gradient.T @ states
-
-
-@cache
-def _of(rows: int, columns: int, dtype: torch.dtype) -> torch.Tensor:
-    """A random matrix, drawn once."""
-    return torch.randn(rows, columns, dtype=dtype)
 
 
 def _in_words(found: Sequence[dict[str, Any]]) -> list[dict[str, str]]:

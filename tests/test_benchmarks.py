@@ -12,6 +12,7 @@ from statistics import median
 import numpy as np
 import pytest
 import torch
+from benchmarks import __main__ as every_benchmark
 from benchmarks import (
     attention,
     break_even,
@@ -19,6 +20,7 @@ from benchmarks import (
     cosine_ranking,
     cross_encoder,
     cuda_speed,
+    embeddings,
     growth,
     llama_cpp,
     questions,
@@ -72,23 +74,54 @@ def test_training_speed_runs_every_trainer(decoder_folder, tmp_path, monkeypatch
     training_speed.main(
         [
             *("--model", str(decoder_folder), "--device", "cpu", "--rounds", "2", "--steps", "2"),
-            *("--batch-size", "3", "--dtypes", "float32", "bfloat16", "--out", str(out), *more),
+            *("--batch-size", "3", "--dtypes", "float32", "bfloat16", "--no-alone", "--out", str(out), *more),
         ]
     )
     result = json.loads(out.read_text())
-    others = ["not compiled", "padded", "HF Trainer", "HF, by length"]
-    others += ["every row", "frozen"] if more else []
-    assert [(each["dtype"], each["reference"]["name"]) for each in result["comparisons"]] == [
-        (dtype, name) for dtype in ("float32", "bfloat16") for name in others
+    names = [*training_speed.CONTENDERS, *(training_speed.WITH_EMBEDDINGS if more else [])]
+    assert [(each["dtype"], each["contender"]) for each in result["table"]] == [
+        (dtype, name) for dtype in ("float32", "bfloat16") for name in names
     ]
-    for each in result["comparisons"]:
-        packed, other = each["ours"], each["reference"]
-        assert packed["name"] == "packed" and min(packed["all"] + other["all"]) > 0
-        ratios = [a / b for a, b in zip(packed["all"], other["all"], strict=True)]
-        assert each["ratio"] == {"median": median(ratios), "min": min(ratios), "max": max(ratios)}
+    rates = {(each["dtype"], each["name"]): each["rates"] for each in result["measured"]}
+    for each in result["table"]:
+        theirs, ours = rates[each["dtype"], each["contender"]], rates[each["dtype"], "packed"]
+        assert min(theirs) > 0 and each["tokens_per_second"] == median(theirs)
+        ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+        assert each["times_as_long_as_ours"] == [median(ratios), min(ratios), max(ratios)]
+        limit = result["limits"][each["dtype"]]
+        assert each["share_of_limit"] == median(a / b for a, b in zip(theirs, limit, strict=True))
     assert result["token embeddings"].startswith("trained" if more else "frozen")
     shares = dict(part.rsplit(" ", 1) for part in result["padding"].split("; "))
     assert shares["padded"] == shares["HF Trainer"] != "0%" and not {"packed", "not compiled"} & shares.keys()
+
+
+def test_a_trainer_by_itself_says_what_it_takes(decoder_folder, monkeypatch, capsys):
+    small = ["--device", "cpu", "--steps", "1", "--batch-size", "3", "--dtypes", "float32", "--rounds", "1"]
+    measured = training_speed._with_alone
+
+    def one_alone(trained, runs):  # a process takes seconds to start
+        return measured(trained, runs) if trained.name == "HF Trainer" else trained
+
+    monkeypatch.setattr(training_speed, "_with_alone", one_alone)
+    result = training_speed.main(["--model", str(decoder_folder), *small])
+    (row,) = (row for row in result["table"] if "peak_mib" in row)
+    assert row["contender"] == "HF Trainer" and row["peak_mib"] > 100 and row["start_up_seconds"] > 0.5
+    assert "memory, MiB" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="give --train-embeddings"):
+        training_speed.main(["--model", str(decoder_folder), *small, "--contender", "frozen"])
+
+
+def test_a_trainer_that_fails_by_itself_keeps_its_rates(decoder_folder, monkeypatch):
+    monkeypatch.setattr(training_speed, "why_not_compiled", lambda device: "not in this test")
+
+    def refuse(command, name, fix):
+        raise ConfigError(f"{name}: no memory", fix=fix)
+
+    monkeypatch.setattr(training_speed, "answer_of", refuse)
+    small = ["--device", "cpu", "--steps", "1", "--batch-size", "3", "--dtypes", "float32", "--rounds", "1"]
+    result = training_speed.main(["--model", str(decoder_folder), *small])
+    assert len(result["table"]) == 5 and not any("peak_mib" in row for row in result["table"])
+    assert result["packed, float32"] == "packed: no memory. Mend: try fewer rows a step."
 
 
 def test_scoring_speed_goes_through_its_workloads(collection, tmp_path):
@@ -135,6 +168,61 @@ def test_scoring_speed_cut_off_leaves_the_workloads_before(collection, tmp_path,
     assert "queries" in kept and "mixed" not in kept
 
 
+@pytest.fixture
+def parts(monkeypatch):
+    """Commands of the parts that were run; each writes a result, `re-ranking` fails."""
+    ran = []
+
+    class Part:
+        def __init__(self, words):
+            ran.append(words[2:])
+            self.status = 2 if "benchmarks.ranking_speed" in words else 0
+            Path(words[-1]).write_text(json.dumps({"module": words[2]}))
+
+        def wait(self):
+            return self.status
+
+    monkeypatch.setattr(every_benchmark.subprocess, "Popen", Part)
+    monkeypatch.setattr("importlib.util.find_spec", lambda package: package)
+    return ran
+
+
+def test_all_benchmarks_go_into_one_file(tmp_path, parts, capsys):
+    given = ["--data-dir", "glue", "--collection", "c", "--run", "r", "--rounds", "1", "--rows", "3"]
+    status = every_benchmark.main([*given, "--dtypes", "float32", "--no-repack", "--out", str(tmp_path)])
+    assert status == 2 and "re-ranking failed: exit status 2" in capsys.readouterr().err
+    found = json.loads((tmp_path / "speed.json").read_text())
+    assert {part: each["module"] for part, each in found.items()} == {
+        part: module for part, (module, _) in every_benchmark.TAKES.items()
+    }
+    training, scoring, ranking, vectors = (" ".join(words[1:-2]) for words in parts)
+    assert training == "--rounds 1 --dtypes float32 --data-dir glue"
+    assert scoring.startswith("--rounds 1 --dtypes float32 --data-dir glue --collection c --run r --rows 3 ")
+    assert ranking == "--rounds 1 --dtypes float32 --collection c --run r"
+    assert vectors == "--rounds 1 --dtypes float32 --data-dir glue --rows 3 --no-repack"
+
+
+def test_a_benchmark_without_data_is_left_out(tmp_path, parts, monkeypatch, capsys):
+    monkeypatch.setattr("importlib.util.find_spec", lambda package: None)
+    assert every_benchmark.main(["--out", str(tmp_path)]) == 0
+    said = capsys.readouterr().err
+    assert "re-ranking is left out: give --collection" in said and "pip install llama-cpp-python" in said
+    assert list(json.loads((tmp_path / "speed.json").read_text())) == ["training", "scoring"]
+
+
+def test_all_benchmarks_cut_off_wait_for_what_was_measured(tmp_path, parts, monkeypatch):
+    waits = iter([KeyboardInterrupt, 130])
+
+    def wait(self):
+        if (status := next(waits)) is KeyboardInterrupt:
+            raise KeyboardInterrupt
+        return status
+
+    monkeypatch.setattr(every_benchmark.subprocess.Popen, "wait", wait)
+    assert every_benchmark.main(["--out", str(tmp_path)]) == 130
+    assert list(json.loads((tmp_path / "speed.json").read_text())) == ["training"] and len(parts) == 1
+
+
 def test_growth_runs_verbs_and_lengths(tmp_path):
     encoder = Encoder.from_decoder(
         tiny_decoder("llama"),
@@ -173,14 +261,14 @@ def test_training_speed_cut_off_leaves_the_precision_before(decoder_folder, tmp_
     def compare(runs, dtype):
         if dtype == "bfloat16":
             raise KeyboardInterrupt
-        return [common.Comparison(dtype, "tokens/s", ("packed", [2.0]), ("padded", [1.0]))]
+        return [training_speed.Trained("packed", dtype, [2.0])], [4.0]
 
     monkeypatch.setattr(training_speed, "_compare", compare)
     out = tmp_path / "training.json"
     given = ["--model", str(decoder_folder), "--device", "cpu", "--batch-size", "3", "--out", str(out)]
     with pytest.raises(KeyboardInterrupt):
-        training_speed.main(given)
-    assert [each["dtype"] for each in json.loads(out.read_text())["comparisons"]] == ["float32"]
+        training_speed.main([*given, "--no-alone"])
+    assert [each["dtype"] for each in json.loads(out.read_text())["table"]] == ["float32"]
 
 
 def test_time_is_taken_apart(decoder_folder, tmp_path):
@@ -234,12 +322,14 @@ def test_gains_by_rows_are_those_of_the_studies(tmp_path, capsys):
         break_even.main([files[0], "--reference", "nothing", "--axis", "pooling"])
 
 
-def test_mixed_lengths_are_spread_over_doublings():
-    pairs = scoring_speed.mixed([("word " * 500, "other " * 500)] * 2000, seed=0)
+@pytest.mark.parametrize(("first", "second"), [(500, 500), (3, 40)])
+def test_mixed_lengths_are_spread_over_doublings(first, second):
+    pairs = scoring_speed.mixed([("word " * first, "other " * second)] * 2000, seed=0)
     words = np.array([len(first.split()) + len(second.split()) for first, second in pairs])
-    assert words.min() == 2 and words.max() <= 400
+    assert words.min() == 2 and 390 < words.max() <= 400
     counts = np.histogram(words, [2, 8, 32, 128, 400])[0] / len(words)
     assert counts.min() > 0.15 and counts.max() < 0.4
+    assert scoring_speed.mixed([("alone", "")], seed=0) == [("alone", "")]
 
 
 def test_a_layout_that_computes_something_else_is_refused(monkeypatch):
@@ -312,6 +402,7 @@ def test_ranking_speed_compares_whole_queries(collection, capsys):
     names = [(each["ours"]["name"], each["reference"]["name"]) for each in result["comparisons"][::2]]
     assert names == list(ranking_speed.AGAINST)
     assert [each["dtype"] for each in result["comparisons"]] == ["float32", "bfloat16"] * 3
+    assert all(each["ours"]["also"]["% of the limit"] > 0 for each in result["comparisons"])
     tokens = set()
     for each in result["comparisons"]:
         ours, reference, ratio = each["ours"], each["reference"], each["ratio"]
@@ -423,6 +514,17 @@ def test_a_trial_of_the_comparison_is_run_once(tmp_path, decoder_folder, capsys)
     assert results.read_text().splitlines() == [line]
     score = 100 * record["metrics"]["accuracy"]
     assert f"| 0.001 | stock classifier | 1 | {score:.1f} |" in capsys.readouterr().out
+
+
+def test_trained_embeddings_are_measured_beside_the_whole_table(tmp_path, decoder_folder, capsys):
+    results = tmp_path / "results.jsonl"
+    command = ["--data-dir", str(DATA), "--model", str(decoder_folder), "--task", "wnli", "--rows", "4"]
+    command += ["--seeds", "0", "--results", str(results), "--work", str(tmp_path / "work")]
+    embeddings.main([*command, "--embeddings", embeddings.ROWS, embeddings.WHOLE])
+    rows, whole = map(json.loads, results.read_text().splitlines())
+    assert rows["parameters"]["trained"] < whole["parameters"]["trained"]
+    assert rows["metrics"] == whole["metrics"] and whole["peak_memory"]["host_bytes"] > 0
+    assert f"| whole | 1 | accuracy | {100 * whole['metrics']['accuracy']:.1f} |" in capsys.readouterr().out
 
 
 def test_a_trial_that_fails_says_where_its_log_is(tmp_path, decoder_folder):

@@ -50,7 +50,7 @@ def run(options: BenchOptions) -> None:
     def show(speed: Speed) -> None:
         said = {"model": options.model, "texts": source, **facts(speed, settings)}
         print_facts("Speed of scoring, tokenisation included", said)
-        print_table("Medians of the rounds", table(speed))
+        print_table("Medians of the rounds", table(speed.table()))
         if options.json_out:
             write_json(options.json_out, {**said, "table": speed.table(), "measured": asdict(speed)})
         if options.plot and not write_figure(speed, options.plot):

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, first_line
 
@@ -40,22 +40,33 @@ def run_alone(folder: str, name: str, rows: Sequence[Row], settings: Settings) -
         ConfigError: The process failed, memory for one.
     """
     given = {"folder": folder, "name": name, "rows": list(rows), "settings": asdict(settings)}
-    process = subprocess.run(
-        [sys.executable, "-m", __name__],
-        input=json.dumps({**given, "at": time.time()}),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [sys.executable, "-m", __name__]
+    found = answer_of(command, name, "try fewer or shorter rows", json.dumps({**given, "at": time.time()}))
+    return Alone(**found)
+
+
+def answer_of(command: Sequence[str], name: str, fix: str, given: str = "") -> dict[str, Any]:
+    """Run a contender's process, and read the JSON object in its last line.
+
+    Args:
+        command: What is run.
+        name: The contender, for the message.
+        fix: What to try if it fails.
+        given: Its standard input.
+
+    Raises:
+        ConfigError: The process failed.
+    """
+    process = subprocess.run(command, input=given, capture_output=True, text=True, check=False)
     if process.returncode:
         said = process.stderr.strip().splitlines()[-1:]
         if process.returncode < 0:  # killed, so that its last words may be about something else
             said = [f"signal {-process.returncode}", *said]
         raise ConfigError(
-            f"{name} failed in a process of its own: {', '.join(said) or process.returncode}",
-            fix="try fewer or shorter rows",
+            f"{name} failed in a process of its own: {', '.join(said) or process.returncode}", fix=fix
         )
-    return Alone(**json.loads(process.stdout.splitlines()[-1]))
+    found: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
+    return found
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from ..compiling import why_not_compiled
 from ..machine import hardware, versions
 from ..whole_files import whole_file
-from .contenders import OURS, Settings
+from .contenders import Settings
 from .measuring import Speed
 
 
@@ -57,22 +57,22 @@ def machine(device: str) -> str:
     return f"{parts['cpu']}, {parts['threads']} thread{'s' * (parts['threads'] > 1)}, {packages}"
 
 
-def table(speed: Speed) -> list[dict[str, str]]:
-    """`Speed.table` in words."""
-    rows = [_in_words(row) for row in speed.table()]
-    columns = dict.fromkeys(name for row in rows for name in row)
-    return [{name: row.get(name, "–") for name in columns} for row in rows]
+def table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Rows as `Speed.table` has them, in words; what none has is no column."""
+    in_words = [_in_words(row) for row in rows]
+    columns = dict.fromkeys(name for row in in_words for name in row)
+    return [{name: row.get(name, "–") for name in columns} for row in in_words]
 
 
 def _in_words(row: Mapping[str, Any]) -> dict[str, str]:
     middle, low, high = row["times_as_long_as_ours"]
-    words = {
-        "contender": row["contender"],
-        "precision": row["dtype"],
-        "rows/s": f"{row['rows_per_second']:,.1f}",
+    words = {"contender": row["contender"], "precision": row["dtype"]}
+    if "rows_per_second" in row:
+        words["rows/s"] = f"{row['rows_per_second']:,.1f}"
+    words |= {
         "tokens/s": f"{row['tokens_per_second']:,.0f}",
         "of the limit": f"{row['share_of_limit']:.0%}",
-        "time, ours = 1": "1" if row["contender"] == OURS else f"{middle:.2f} ({low:.2f} to {high:.2f})",
+        "time, ours = 1": "1" if middle == low == high == 1 else f"{middle:.2f} ({low:.2f} to {high:.2f})",
     }
     if "peak_mib" in row:
         words |= {"memory, MiB": f"{row['peak_mib']:,.0f}", "start-up, s": f"{row['start_up_seconds']:.1f}"}
