@@ -15,6 +15,7 @@ Where the processor has AMX, llama-cpp-python 0.3.36 built by g++ 12 dies in Q8_
 from __future__ import annotations
 
 import argparse
+import copy
 import importlib.util
 import random
 import sys
@@ -95,8 +96,10 @@ def main(argv: Sequence[str] | None = None, *, decoder: Decoder | None = None) -
         exact = pool_ours(encoder, ids, options.max_tokens)
         try:
             for dtype in options.dtypes:
-                encoder.to(DTYPES[dtype])
-                contenders: dict[str, Pool] = {"ours": partial(pool_ours, encoder, ids, options.max_tokens)}
+                ours_in_dtype = copy.deepcopy(encoder).to(DTYPES[dtype])  # not rounded for what comes behind
+                contenders: dict[str, Pool] = {
+                    "ours": partial(pool_ours, ours_in_dtype, ids, options.max_tokens)
+                }
                 for kind in FORMATS[dtype]:
                     contenders[f"llama.cpp {kind}"] = fastest(
                         LlamaCpp(files[kind], ids, repack=not options.no_repack)
