@@ -675,13 +675,15 @@ def test_queries_of_the_test_year_never_reach_training(
     assert "1 of the queries would be both trained on and" in capsys.readouterr().err
 
 
-def test_llama_cpp_pools_the_same(tmp_path):
+def test_llama_cpp_pools_the_same(tmp_path, monkeypatch):
     pytest.importorskip("llama_cpp")
+    # Ours in bfloat16 alone: with weights it may lay out anew llama.cpp can die where there is AMX.
+    monkeypatch.setitem(llama_cpp.FORMATS, "bfloat16", ())
     result = llama_cpp.main(
         [*TINY, "--rows", "5", "--dtypes", "bfloat16", "float32", "--out", str(tmp_path / "pooled.json")],
         decoder=tiny_decoder("gemma3"),
     )
-    *_, comparison = result["comparisons"]
+    (comparison,) = result["comparisons"]
     assert (comparison["ours"]["name"], comparison["reference"]["name"]) == ("ours", "llama.cpp F32")
     encoder = Encoder.from_decoder(tiny_decoder("gemma3"), verify=False)
     window = encoder.stock_backbone.config.sliding_window
