@@ -386,7 +386,7 @@ def _compare(runs: _Runs, dtype: str) -> tuple[list[Trained], list[float]]:
         for name in order:
             rates[name].append(runs.contenders[name](dtype, number))
         products = TrainingProducts(runs.encoder, runs.steps_of[PACKED], DTYPES[dtype])
-        products()  # draws its matrices
+        products()  # what only the first call takes
         limit.append(sum(runs.steps_of[PACKED]) / seconds(products, runs.options.device))
         last = ", ".join(f"{name} {each[-1]:,.1f} tokens/s" for name, each in rates.items())
         print(f"{dtype} round {number + 1}: {last}; products alone {limit[-1]:,.1f}", flush=True)

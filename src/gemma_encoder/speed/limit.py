@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..encoder import Encoder
 from ..onednn import through_onednn
@@ -24,13 +23,9 @@ class Products:
     """
 
     def __init__(self, encoder: Encoder, passes: Sequence[int]) -> None:
-        found = [module for module in encoder.stock_backbone.modules() if isinstance(module, nn.Linear)]
+        found = _linear_layers(encoder)
         self.layers, self.passes = nn.ModuleList(found), passes
-        weight = found[0].weight
-        self.states = {
-            width: torch.randn(max(passes), width, dtype=weight.dtype, device=weight.device)
-            for width in {layer.in_features for layer in found}
-        }
+        self.states = _states([each.weight for each in found], passes, {each.in_features for each in found})
 
     def stock(self) -> None:
         """Multiply as torch does."""
@@ -51,8 +46,7 @@ class Products:
 class TrainingProducts:
     """The products of training steps in a backbone's linear layers, and nothing else.
 
-    Of each layer and step three: the output, and the gradients of the states and of the weight. The
-    matrices are random ones of the same sizes.
+    Of each layer and step three: the output, and the gradients of the states and of the weight.
 
     Args:
         encoder: Whose backbone, all of its layers trained.
@@ -61,21 +55,25 @@ class TrainingProducts:
     """
 
     def __init__(self, encoder: Encoder, steps: Sequence[int], dtype: torch.dtype) -> None:
-        found = [module for module in encoder.stock_backbone.modules() if isinstance(module, nn.Linear)]
-        self.sizes = [(layer.out_features, layer.in_features) for layer in found]
-        self.steps, self.dtype, self.device = steps, dtype, found[0].weight.device
+        self.weights = [layer.weight.detach().to(dtype) for layer in _linear_layers(encoder)]
+        self.steps = steps
+        self.states = _states(self.weights, steps, {width for each in self.weights for width in each.shape})
 
     @torch.no_grad()
     def __call__(self) -> None:
         """Multiply."""
-        for outputs, inputs in self.sizes:
-            weight = _random(outputs, inputs, self.dtype, self.device)
+        for weight in self.weights:
+            outputs, inputs = weight.shape
             for tokens in self.steps:
-                states = _random(tokens, inputs, self.dtype, self.device)
-                gradient = _random(tokens, outputs, self.dtype, self.device)
+                states, gradient = self.states[inputs][:tokens], self.states[outputs][:tokens]
                 states @ weight.T, gradient @ weight, gradient.T @ states
 
 
-@cache
-def _random(rows: int, columns: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    return torch.randn(rows, columns, dtype=dtype, device=device)
+def _linear_layers(encoder: Encoder) -> list[nn.Linear]:
+    return [module for module in encoder.stock_backbone.modules() if isinstance(module, nn.Linear)]
+
+
+def _states(weights: Sequence[Tensor], passes: Sequence[int], widths: set[int]) -> dict[int, Tensor]:
+    """Random states of the longest pass, by their width, on the device and in the type of the weights."""
+    dtype, device = weights[0].dtype, weights[0].device
+    return {width: torch.randn(max(passes), width, dtype=dtype, device=device) for width in widths}
