@@ -9,8 +9,6 @@ run again, so the command can be stopped and repeated, and more seeds or tasks a
 from __future__ import annotations
 
 import argparse
-import json
-import shutil
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -18,7 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from .trials import ARMS as COMPARED
-from .trials import file_name, gemma_encoder, in_words, markdown_table, read_records, run_missing
+from .trials import (
+    add_trial_options,
+    file_name,
+    in_words,
+    markdown_table,
+    read_records,
+    run_missing,
+    trained,
+)
 
 ARMS = {
     **COMPARED,
@@ -74,12 +80,10 @@ class Trial:
 def run(trial: Trial, data_dir: str, work: Path) -> dict[str, Any]:
     """Run a trial and return its line: the trial, its metrics, and how it was run."""
     output = work / trial.name
-    gemma_encoder(trial.arguments(data_dir, output), work / f"{trial.name}.log")
-    record = json.loads((output / "run.json").read_text(encoding="utf-8"))
-    shutil.rmtree(output)  # a gigabyte of weights
     kept = ["metrics", "baseline", "steps", "tokens", "tokens_per_second", "wall_seconds"]
     kept += ["versions", "hardware"]
-    return asdict(trial) | {"main_metric": record["task"]["main_metric"]} | {key: record[key] for key in kept}
+    log = work / f"{trial.name}.log"
+    return asdict(trial) | trained(trial.arguments(data_dir, output), output, log, kept)
 
 
 def table(results: dict[Trial, dict[str, Any]]) -> str:
@@ -115,17 +119,13 @@ def table(results: dict[Trial, dict[str, Any]]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run what is missing, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--results", type=Path, default=Path("docs/results/attention.jsonl"))
-    parser.add_argument("--table", action="store_true", help="print the table of --results and run nothing")
+    add_trial_options(parser, "docs/results/attention.jsonl", "runs/attention")
     parser.add_argument("--data-dir", help="folder with the tasks' files, as for `gemma-encoder train`")
-    parser.add_argument("--model", default="gemma-3-270m")
     parser.add_argument("--tasks", nargs="+", metavar="TASK[=ROWS]", default=["sst2=3200"])
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS)[:2])
     parser.add_argument("--learning-rates", nargs="+", type=float, default=[2e-5, 5e-5])
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=1, help="trials at once, which share the cores")
-    parser.add_argument("--work", type=Path, default=Path("runs/attention"), help="for logs and weights")
     options = parser.parse_args(arguments)
     done = read_records(options.results, Trial)
     if not options.table:

@@ -9,8 +9,6 @@ run again. `--table` only prints.
 from __future__ import annotations
 
 import argparse
-import json
-import shutil
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -18,7 +16,16 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from .trials import PROGRAM, file_name, gemma_encoder, in_words, markdown_table, read_records, run_missing
+from .trials import (
+    PROGRAM,
+    add_trial_options,
+    file_name,
+    in_words,
+    markdown_table,
+    read_records,
+    run_missing,
+    trained,
+)
 
 FROZEN, ROWS, WHOLE = "frozen", "rows that occur", "whole"
 # `train` has no option for this: it is only what the rows that occur are measured against.
@@ -64,13 +71,10 @@ class Trial:
 def run(trial: Trial, data_dir: str, work: Path) -> dict[str, Any]:
     """Run a trial and return its line: the trial, its metrics, and what it took."""
     output, log = work / trial.name, work / f"{trial.name}.log"
-    gemma_encoder(trial.arguments(data_dir, output), log, ARMS[trial.embeddings])
-    record = json.loads((output / "run.json").read_text(encoding="utf-8"))
-    shutil.rmtree(output)  # a gigabyte of weights
     kept = ["metrics", "steps", "tokens", "tokens_per_second", "train_seconds", "peak_memory"]
     kept += ["parameters", "compiled_layers", "versions", "hardware"]
-    main_metric = record["task"]["main_metric"]
-    return asdict(trial) | {"main_metric": main_metric} | {key: record[key] for key in kept}
+    arguments = trial.arguments(data_dir, output)
+    return asdict(trial) | trained(arguments, output, log, kept, ARMS[trial.embeddings])
 
 
 def table(results: dict[Trial, dict[str, Any]]) -> str:
@@ -101,15 +105,11 @@ def table(results: dict[Trial, dict[str, Any]]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run what is missing, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--results", type=Path, default=Path("docs/results/embeddings.jsonl"))
-    parser.add_argument("--table", action="store_true", help="print the table of --results and run nothing")
+    add_trial_options(parser, "docs/results/embeddings.jsonl", "runs/embeddings")
     parser.add_argument("--data-dir", help="folder with the task's files, as for `gemma-encoder train`")
-    parser.add_argument("--model", default="gemma-3-270m")
     parser.add_argument("--task", default="mrpc")
     parser.add_argument("--rows", type=int, default=1280)
     parser.add_argument("--embeddings", nargs="+", choices=ARMS, default=list(ARMS))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--work", type=Path, default=Path("runs/embeddings"), help="for logs and weights")
     options = parser.parse_args(arguments)
     done = read_records(options.results, Trial)
     if not options.table:

@@ -32,7 +32,16 @@ from threading import Lock
 from typing import Any
 
 from .common import exit_status
-from .trials import ARMS, file_name, gemma_encoder, in_words, markdown_table, read_records, run_missing
+from .trials import (
+    ARMS,
+    add_trial_options,
+    file_name,
+    gemma_encoder,
+    in_words,
+    markdown_table,
+    read_records,
+    run_missing,
+)
 
 TEST = "trec-dl-2019-passage"
 JUDGED = ["trec-dl-2020-passage", "trec-dl-2021-passage"]
@@ -147,14 +156,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="ranking_quality", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--results", type=Path, default=Path("docs/results/ranking/trec_dl.jsonl"))
-    parser.add_argument("--table", action="store_true", help="print the table of --results and run nothing")
+    add_trial_options(parser, "docs/results/ranking/trec_dl.jsonl", "runs/ranking")
     parser.add_argument("--data-dir", type=Path, help="folder with the TREC DL folders")
-    parser.add_argument("--model", default="gemma-3-270m")
     parser.add_argument("--losses", nargs="+", default=["softmax"])
     parser.add_argument("--list-sizes", nargs="+", type=int, default=[8])
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--documents", type=int, default=3200, help="documents seen in training")
     parser.add_argument("--step-documents", type=int, default=32, help="of an optimiser step, about")
     parser.add_argument("--learning-rate", type=float, default=2e-5)
@@ -168,7 +174,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--dtype", default="float32", choices=["float32", "bfloat16"], help="to score 2019 in"
     )
     parser.add_argument("--jobs", type=int, default=1, help="trials at once, which share the cores")
-    parser.add_argument("--work", type=Path, default=Path("runs/ranking"), help="for lists, logs and weights")
     options = parser.parse_args(argv)
     done = read_records(options.results, Trial)
     if not options.table:

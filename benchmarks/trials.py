@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -38,6 +40,15 @@ PROGRAM = ("-m", "gemma_encoder")
 def file_name(parts: Sequence[object]) -> str:
     """A trial's parts in a word that can be a folder."""
     return "-".join(str(part).replace(" ", "_").replace("/", "_") for part in parts)
+
+
+def add_trial_options(parser: argparse.ArgumentParser, results: str, work: str) -> None:
+    """The options that all benchmarks of accuracy have, with where results and work are by default."""
+    parser.add_argument("--results", type=Path, default=Path(results))
+    parser.add_argument("--table", action="store_true", help="print the table of --results and run nothing")
+    parser.add_argument("--model", default="gemma-3-270m")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--work", type=Path, default=Path(work), help="for lists, logs and weights")
 
 
 def read_records(path: Path, kind: type[T]) -> dict[T, dict[str, Any]]:
@@ -96,6 +107,24 @@ def gemma_encoder(arguments: Sequence[str], log: Path, program: Sequence[str] = 
         code = subprocess.run(command, stdout=file, stderr=file).returncode
     if code:
         raise RuntimeError(f"{' '.join(arguments)} failed with exit code {code}; see {log}")
+
+
+def trained(
+    arguments: Sequence[str],
+    output: Path,
+    log: Path,
+    keys: Sequence[str],
+    program: Sequence[str] = PROGRAM,
+) -> dict[str, Any]:
+    """Train, and keep of the folder what it says of the run under `keys`, and its task's main metric.
+
+    Raises:
+        RuntimeError: It failed; names the log.
+    """
+    gemma_encoder(arguments, log, program)
+    record = json.loads((output / "run.json").read_text(encoding="utf-8"))
+    shutil.rmtree(output)  # a gigabyte of weights
+    return {"main_metric": record["task"]["main_metric"]} | {key: record[key] for key in keys}
 
 
 def in_words(values: Sequence[float], form: str = ".1f") -> str:
